@@ -1,0 +1,61 @@
+//! Making an edit.
+
+use super::EditError;
+use super::frame::{self, Unit};
+use super::operation::OldEntries;
+use super::plan::{self, Piecewise};
+use super::varint::put;
+use super::columns;
+use crate::id::NodeId;
+use crate::limits::MAX_EDIT;
+use crate::object::ObjectSource;
+use crate::tree::{Tree, diff};
+
+/// Encodes the change from the tree at `old` to the tree at `new`.
+///
+/// Memory: the edit itself, one frame of contents with its prefix, and the
+/// list of differing paths.
+pub fn encode<A, B>(old: (&A, NodeId), new: (&B, NodeId)) -> Result<Vec<u8>, EditError>
+where
+    A: ObjectSource + ?Sized,
+    B: ObjectSource + ?Sized,
+{
+    let old_tree = Tree::open(old.0, old.1)?;
+    let new_tree = Tree::open(new.0, new.1)?;
+    let changes = diff(&old_tree, &new_tree)?;
+    let mut entries = OldEntries::new(&old_tree, old.0);
+    let operations = plan::plan(&changes, &mut entries, new.0)?;
+    let mut edit = columns::encode(&operations, &mut entries)?;
+
+    let mut units = Vec::new();
+    let mut sources = Vec::new();
+    for (placed, change) in operations.iter().zip(&changes) {
+        let (Some(body), Some(entry)) = (placed.body(), &change.new) else { continue };
+        let mut base = entries.prefix(placed)?;
+        units.extend(body.sizes().map(|size| Unit { size, base: core::mem::take(&mut base) }));
+        sources.extend(plan::contents(entry, body, new.0)?);
+    }
+    let frames = frame::group(&units);
+    let mut sources = sources.into_iter();
+    let mut content = Vec::new();
+    for (at, frame) in frames.iter().enumerate() {
+        let prefix = frame::prefix(frame, &content, old.0)?;
+        content.clear();
+        for piece in sources.by_ref().take(frame.len()) {
+            match piece {
+                Piecewise::Object(id) => content.extend_from_slice(&new.0.read(&id)?),
+                Piecewise::Text(text) => content.extend_from_slice(text.as_bytes()),
+            }
+        }
+        let packed = frame::pack(&content, &prefix)?;
+        if at + 1 < frames.len() {
+            put(&mut edit, packed.len() as u64);
+        }
+        edit.extend_from_slice(&packed);
+        let (given, allowed) = (edit.len() as u64, MAX_EDIT);
+        if given > allowed {
+            return Err(EditError::TooLarge { what: "bytes of the edit", given, allowed });
+        }
+    }
+    Ok(edit)
+}

@@ -1,0 +1,215 @@
+//! Properties of edits, with real contents.
+
+use bytes::Bytes;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use rootcast::chunking;
+use rootcast::edit::{Declared, EditError, apply, encode, summary};
+use rootcast::entry::Entry;
+use rootcast::id::NodeId;
+use rootcast::limits::MAX_BLOB;
+use rootcast::object::{ObjectMap, Overlay};
+use rootcast::path::{ConfigPath, LinkTarget};
+use rootcast::tree::{Changes, Totals, Tree, empty_root, update};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq)]
+enum File {
+    Regular(Vec<u8>),
+    Executable(Vec<u8>),
+    Link(String),
+}
+
+type Files = BTreeMap<String, File>;
+
+fn build(objects: &mut ObjectMap, files: &Files) -> (NodeId, Totals) {
+    let mut changes = Changes::new();
+    for (name, file) in files {
+        let path = ConfigPath::new(name).unwrap();
+        let entry = match file {
+            File::Link(target) => Entry::Symlink { target: LinkTarget::new(&path, target).unwrap() },
+            File::Regular(bytes) | File::Executable(bytes) => Entry::File {
+                content: chunking::store(Bytes::copy_from_slice(bytes), objects).unwrap(),
+                executable: matches!(file, File::Executable(_)),
+            },
+        };
+        changes.insert(path, Some(entry));
+    }
+    update(&ObjectMap::new(), empty_root(), &changes, objects).unwrap()
+}
+
+/// Encodes, applies with only the old objects at hand, and returns the edit.
+fn round_trip(old: &Files, new: &Files) -> Vec<u8> {
+    let (mut old_objects, mut new_objects) = (ObjectMap::new(), ObjectMap::new());
+    let (old_root, _) = build(&mut old_objects, old);
+    let (root, totals) = build(&mut new_objects, new);
+    let edit = encode((&old_objects, old_root), (&new_objects, root)).unwrap();
+    let mut got = ObjectMap::new();
+    apply(&old_objects, old_root, &edit, &Declared { root, totals }, &mut got).unwrap();
+    let whole = Overlay { over: &got, under: &old_objects };
+    Tree::open(&whole, root)
+        .unwrap()
+        .objects::<rootcast::tree::TreeError>(&mut |id| {
+            use rootcast::object::ObjectSource;
+            whole.read(&id).unwrap();
+            Ok(true)
+        })
+        .unwrap();
+    edit
+}
+
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(any::<u8>(), 0..400),
+        vec("[a-z]{1,8}: [0-9]{1,4}\n", 0..60).prop_map(|lines| lines.concat().into_bytes()),
+    ]
+}
+
+fn file() -> impl Strategy<Value = File> {
+    prop_oneof![
+        4 => text().prop_map(File::Regular),
+        1 => text().prop_map(File::Executable),
+        1 => "[a-z]{1,9}".prop_map(File::Link),
+    ]
+}
+
+fn files(most: usize) -> impl Strategy<Value = Files> {
+    btree_map("d[0-9]/[a-f]{1,3}\\.(yaml|json)", file(), 0..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_tree_becomes_any_other(old in files(60), new in files(60)) {
+        round_trip(&old, &new);
+    }
+
+    #[test]
+    fn a_changed_tree_follows(
+        old in files(200),
+        changes in btree_map("d[0-9]/[a-f]{1,3}\\.(yaml|json)", proptest::option::of(file()), 0..8),
+        rename in any::<bool>(),
+    ) {
+        let mut new = old.clone();
+        for (name, change) in changes {
+            match change {
+                Some(file) => new.insert(name, file),
+                None => new.remove(&name),
+            };
+        }
+        if rename {
+            new = new.into_iter().map(|(name, file)| (format!("moved/{name}"), file)).collect();
+        }
+        round_trip(&old, &new);
+    }
+
+    #[test]
+    fn threat_03_bytes_that_are_no_edit_are_an_error(
+        old in files(20), junk in vec(any::<u8>(), 0..80),
+    ) {
+        let mut objects = ObjectMap::new();
+        let (root, totals) = build(&mut objects, &old);
+        let declared = Declared { root: NodeId::from_bytes([7; 32]), totals };
+        prop_assert!(apply(&objects, root, &junk, &declared, &mut ObjectMap::new()).is_err());
+    }
+}
+
+fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn an_edit_in_a_large_file_sends_the_chunks_around_it() {
+    let large = noise(1, 5 << 20);
+    let mut edited = large.clone();
+    edited.splice(3_000_000..3_000_010, *b"another content");
+    let old = Files::from([("big.bin".into(), File::Regular(large.clone()))]);
+    let new = Files::from([("big.bin".into(), File::Regular(edited))]);
+    let edit = round_trip(&old, &new);
+    assert!(edit.len() < 400, "{} bytes", edit.len());
+    round_trip(&old, &Files::from([("big.bin".into(), File::Regular(vec![1, 2, 3]))]));
+    round_trip(&Files::from([("big.bin".into(), File::Regular(vec![1, 2, 3]))]), &old);
+    let moved = round_trip(&old, &Files::from([("there/big.bin".into(), File::Executable(large))]));
+    assert!(moved.len() < 64, "{} bytes", moved.len());
+}
+
+#[test]
+fn content_over_many_frames_follows() {
+    let many: Files = (0..45).map(|n| (format!("f{n}"), File::Regular(noise(n, MAX_BLOB as usize)))).collect();
+    let edit = round_trip(&Files::new(), &many);
+    assert!(edit.len() < 46 << 20);
+    let mut changed = many.clone();
+    changed.iter_mut().for_each(|(_, file)| if let File::Regular(bytes) = file { bytes[77] ^= 1 });
+    let edit = round_trip(&many, &changed);
+    assert!(edit.len() < 30 << 20, "bases beyond the prefix bound are sent anew: {}", edit.len());
+}
+
+#[test]
+fn empty_files_and_empty_trees_follow() {
+    let one = Files::from([("empty".into(), File::Regular(Vec::new()))]);
+    round_trip(&Files::new(), &one);
+    round_trip(&one, &Files::new());
+    round_trip(&Files::new(), &Files::new());
+    assert!(round_trip(&one, &one).len() <= 3);
+}
+
+#[test]
+fn one_changed_line_is_small() {
+    let lines = |n: usize| (0..300).map(|at| format!("setting_{at}: {}\n", if at == n { 9 } else { 1 })).collect::<String>();
+    let tree = |n| -> Files {
+        (0..50).map(|f| (format!("dir/{f}.yaml"), File::Regular(lines(if f == 7 { n } else { 0 }).into_bytes()))).collect()
+    };
+    let edit = round_trip(&tree(1), &tree(150));
+    assert!(edit.len() < 60, "{} bytes", edit.len());
+}
+
+#[test]
+fn threat_13_what_unpacks_is_bounded_by_what_was_signed() {
+    let bomb = Files::from([("zeros".into(), File::Regular(vec![0; 1 << 20]))]);
+    let mut objects = ObjectMap::new();
+    let (root, totals) = build(&mut objects, &bomb);
+    let edit = encode((&ObjectMap::new(), empty_root()), (&objects, root)).unwrap();
+    assert!(edit.len() < 200);
+    for bytes in [0, 100, totals.bytes - 1] {
+        let declared = Declared { root, totals: Totals { bytes, ..totals } };
+        let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
+        assert!(matches!(refused, Err(EditError::TooLarge { .. })), "{refused:?}");
+    }
+    let declared = Declared { root, totals: Totals { files: 0, ..totals } };
+    let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
+    assert!(matches!(refused, Err(EditError::TooLarge { .. })), "{refused:?}");
+}
+
+#[test]
+fn flipping_any_byte_or_cutting_anywhere_is_detected() {
+    let old: Files = (0..40).map(|n| (format!("d/{n}"), File::Regular(noise(n, 100)))).collect();
+    let mut new = old.clone();
+    new.insert("d/7".into(), File::Regular(b"seven\n".repeat(30)));
+    new.insert("e/added.conf".into(), File::Executable(b"hello".to_vec()));
+    new.insert("e/link".into(), File::Link("added.conf".into()));
+    new.remove("d/9");
+    let mut objects = ObjectMap::new();
+    let (old_root, _) = build(&mut objects, &old);
+    let (root, totals) = build(&mut objects, &new);
+    let edit = encode((&objects, old_root), (&objects, root)).unwrap();
+    let declared = Declared { root, totals };
+    let mut old_objects = ObjectMap::new();
+    build(&mut old_objects, &old);
+    for at in 0..edit.len() {
+        for bit in 0..8 {
+            let mut bad = edit.clone();
+            bad[at] ^= 1 << bit;
+            // A changed encoding that means the same change is no harm: the root decides.
+            let mut got = ObjectMap::new();
+            if apply(&old_objects, old_root, &bad, &declared, &mut got).is_ok() {
+                Tree::open(&Overlay { over: &got, under: &old_objects }, root).unwrap();
+            }
+        }
+        assert!(apply(&old_objects, old_root, &edit[..at], &declared, &mut ObjectMap::new()).is_err());
+    }
+    let counted = summary(&edit).unwrap();
+    assert_eq!((counted.added, counted.replaced, counted.deleted), (2, 1, 1));
+}
