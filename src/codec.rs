@@ -97,6 +97,13 @@ pub fn check_canonical(bytes: &[u8]) -> Result<(), CodecError> {
     }
 }
 
+/// The length of the canonical item that `bytes` begin with.
+pub(crate) fn item_length(bytes: &[u8]) -> Result<usize, CodecError> {
+    let mut scan = Scan { bytes, at: 0 };
+    scan.item(0)?;
+    Ok(scan.at)
+}
+
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,

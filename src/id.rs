@@ -130,6 +130,10 @@ fixed_bytes!(
     BundlesRoot, 32, "a bundles root"
 );
 fixed_bytes!(
+    /// A leaf or inner node of the Merkle tree over bundle leaves.
+    ProofHash, 32, "a proof hash"
+);
+fixed_bytes!(
     /// A release, hashed over its signed payload.
     ReleaseHash, 32, "a release hash"
 );

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use rootcast::chunking;
-use rootcast::edit::{Declared, EditError, apply, encode, summary};
+use rootcast::edit::{Declared, EditError, Policy, apply, encode, summary};
 use rootcast::entry::Entry;
 use rootcast::id::NodeId;
 use rootcast::limits::MAX_BLOB;
@@ -45,7 +45,7 @@ fn round_trip(old: &Files, new: &Files) -> Vec<u8> {
     let (root, totals) = build(&mut new_objects, new);
     let edit = encode((&old_objects, old_root), (&new_objects, root)).unwrap();
     let mut got = ObjectMap::new();
-    apply(&old_objects, old_root, &edit, &Declared { root, totals }, &mut got).unwrap();
+    apply(&old_objects, old_root, &edit, &Declared { root, totals, policy: Policy::ANY }, &mut got).unwrap();
     let whole = Overlay { over: &got, under: &old_objects };
     Tree::open(&whole, root)
         .unwrap()
@@ -110,7 +110,7 @@ proptest! {
     ) {
         let mut objects = ObjectMap::new();
         let (root, totals) = build(&mut objects, &old);
-        let declared = Declared { root: NodeId::from_bytes([7; 32]), totals };
+        let declared = Declared { root: NodeId::from_bytes([7; 32]), totals, policy: Policy::ANY };
         prop_assert!(apply(&objects, root, &junk, &declared, &mut ObjectMap::new()).is_err());
     }
 }
@@ -174,11 +174,11 @@ fn threat_13_what_unpacks_is_bounded_by_what_was_signed() {
     let edit = encode((&ObjectMap::new(), empty_root()), (&objects, root)).unwrap();
     assert!(edit.len() < 200);
     for bytes in [0, 100, totals.bytes - 1] {
-        let declared = Declared { root, totals: Totals { bytes, ..totals } };
+        let declared = Declared { root, totals: Totals { bytes, ..totals }, policy: Policy::ANY };
         let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
         assert!(matches!(refused, Err(EditError::TooLarge { .. })), "{refused:?}");
     }
-    let declared = Declared { root, totals: Totals { files: 0, ..totals } };
+    let declared = Declared { root, totals: Totals { files: 0, ..totals }, policy: Policy::ANY };
     let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
     assert!(matches!(refused, Err(EditError::TooLarge { .. })), "{refused:?}");
 }
@@ -195,7 +195,7 @@ fn flipping_any_byte_or_cutting_anywhere_is_detected() {
     let (old_root, _) = build(&mut objects, &old);
     let (root, totals) = build(&mut objects, &new);
     let edit = encode((&objects, old_root), (&objects, root)).unwrap();
-    let declared = Declared { root, totals };
+    let declared = Declared { root, totals, policy: Policy::ANY };
     let mut old_objects = ObjectMap::new();
     build(&mut old_objects, &old);
     for at in 0..edit.len() {

@@ -21,6 +21,31 @@ pub struct Declared {
     pub root: NodeId,
     /// Its files and bytes, which bound what the edit may unpack.
     pub totals: Totals,
+    /// What its files may be.
+    pub policy: Policy,
+}
+
+/// What a grant allows of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Its bytes at most.
+    pub file_size: u64,
+    /// Whether it may be a symbolic link.
+    pub symlinks: bool,
+}
+
+impl Policy {
+    /// What the format itself allows.
+    pub const ANY: Self = Self { file_size: MAX_FILE, symlinks: true };
+
+    fn check(&self, path: &ConfigPath, entry: &Entry) -> Result<(), EditError> {
+        let reason = match entry {
+            Entry::Symlink { .. } if !self.symlinks => "the grant allows no symbolic links",
+            Entry::File { content, .. } if content.size() > self.file_size => "is larger than the grant allows",
+            _ => return Ok(()),
+        };
+        Err(EditError::NotAllowed { path: path.clone(), reason })
+    }
 }
 
 /// Applies `edit` to the tree at `old` and writes the new objects to `sink`.
@@ -55,6 +80,11 @@ where
         change(placed, &mut entries, &mut contents, &mut changes, sink)?;
     }
     contents.finish()?;
+    for (path, entry) in &changes {
+        if let Some(entry) = entry {
+            declared.policy.check(path, entry)?;
+        }
+    }
     let (root, totals) = tree::update(source, old, &changes, sink)?;
     if (root, totals) == (declared.root, declared.totals) {
         Ok(())

@@ -12,9 +12,9 @@ mod operation;
 mod plan;
 mod varint;
 
-pub use apply::{Declared, apply};
+pub use apply::{Declared, Policy, apply};
 pub use encode::encode;
-pub use operation::summary;
+pub use operation::{Summary, summary};
 
 use crate::object::{ReadError, WriteError};
 use crate::path::PathError;
@@ -45,6 +45,14 @@ pub enum EditError {
     /// A frame of contents does not unpack to what was declared.
     #[error("contents do not unpack: {0}")]
     Frame(String),
+    /// A file or link that the grant does not allow.
+    #[error("{path}: {reason}")]
+    NotAllowed {
+        /// The path.
+        path: crate::path::ConfigPath,
+        /// Why.
+        reason: &'static str,
+    },
     /// It applies, and gives another root than the signed one.
     #[error("the edit gives root {got:?}, and {want:?} was signed")]
     WrongRoot {

@@ -1,0 +1,27 @@
+//! The core of Rootcast: formats and decisions, and nothing else.
+//!
+//! This crate knows no file system, socket, clock, thread or random source
+//! (architecture invariant 4): `now` is an argument, objects come through
+//! [`object::ObjectSource`], and whatever must happen is returned as a value.
+//! The byte-level formats are specified in `specs/`; the clause ids that the
+//! comments cite (`T-3`, `E-7`, …) are found there.
+
+pub mod acceptance;
+pub mod chunking;
+pub mod codec;
+pub mod cose;
+pub mod edit;
+pub mod entry;
+pub mod id;
+pub mod layers;
+pub mod limits;
+pub mod merkle;
+pub mod object;
+pub mod path;
+pub mod plan;
+pub mod protocol;
+pub mod release;
+pub mod settings;
+pub mod tree;
+pub mod trust;
+pub mod verify;

@@ -1,0 +1,194 @@
+//! Every bound of the system, named once and checked against the others at
+//! compile time. Sizes are in bytes unless the name says otherwise.
+//!
+//! A peer is hostile or broken until proved otherwise, so each bound here is
+//! what a decoder, queue or wait may cost in the worst case (specs/limits.md).
+
+use core::time::Duration;
+
+/// One KiB.
+pub const KIB: u64 = 1024;
+/// One MiB.
+pub const MIB: u64 = 1024 * KIB;
+/// One GiB.
+pub const GIB: u64 = 1024 * MIB;
+
+/// Longest path of a configuration file, in bytes, separators included.
+pub const MAX_PATH: usize = 1024;
+/// Longest segment of a path, in bytes: what every file system here can name.
+pub const MAX_SEGMENT: usize = 255;
+/// Deepest path, in segments.
+pub const MAX_SEGMENTS: usize = 64;
+/// Longest target of a symbolic link.
+pub const MAX_SYMLINK: usize = 1024;
+/// Longest channel or bundle name.
+pub const MAX_NAME: usize = 128;
+
+/// A file up to this size is one blob; a larger one is cut into chunks.
+pub const MAX_BLOB: u64 = MIB;
+/// Smallest chunk, except the last of a file.
+pub const CHUNK_MIN: u32 = 16 * 1024;
+/// Average chunk.
+pub const CHUNK_AVERAGE: u32 = 64 * 1024;
+/// Largest chunk.
+pub const CHUNK_MAX: u32 = 256 * 1024;
+/// Largest file.
+pub const MAX_FILE: u64 = GIB;
+/// Most chunks that one file can have: every chunk but the last is at least [`CHUNK_MIN`].
+pub const MAX_CHUNKS: usize = (MAX_FILE / CHUNK_MIN as u64) as usize + 1;
+
+/// Average entries of a tree node is `2^NODE_BITS`.
+pub const NODE_BITS: u32 = 6;
+/// Most entries of a tree node.
+pub const NODE_MAX_ENTRIES: usize = 1024;
+/// Highest level of a tree; leaves are level 0. A path hash has 64 bits and each level takes [`NODE_BITS`].
+pub const MAX_LEVEL: u8 = 9;
+/// Largest encoded object of any kind (blob, node, chunk list).
+pub const MAX_OBJECT: u64 = 4 * MIB;
+
+/// Most files of one bundle.
+pub const MAX_FILES: u64 = 2_000_000;
+/// Most bytes of content of one bundle.
+pub const MAX_BUNDLE: u64 = 16 * GIB;
+/// Most bundles of one release.
+pub const MAX_BUNDLES: usize = 100_000;
+/// Most layers of a host.
+pub const MAX_LAYERS: usize = 32;
+
+/// Largest settings file: a `rootcast.toml`, or a daemon's own.
+pub const MAX_SETTINGS: u64 = 256 * KIB;
+/// Most files of one configuration source, all its bundles together.
+pub const MAX_SOURCE_FILES: u64 = 2 * MAX_FILES;
+/// Entries, directories included, that may be looked at for each file that a source may have:
+/// a tree can name the same empty directory again and again.
+pub const SOURCE_ENTRIES_PER_FILE: u64 = 16;
+/// Most refused files that one error about a source names; the rest are counted.
+pub const MAX_REFUSALS_NAMED: usize = 20;
+
+/// Largest edit, as encoded.
+pub const MAX_EDIT: u64 = 512 * MIB;
+/// Content that one zstd frame of an edit may hold, which bounds what both ends keep in memory.
+pub const FRAME_CONTENT: u64 = 16 * MIB;
+/// Bytes of base content that may stand before one frame as its prefix.
+pub const FRAME_PREFIX: u64 = 16 * MIB;
+/// Bytes of the frame before that stand in the prefix of the next one.
+pub const FRAME_TAIL: u64 = 8 * MIB;
+/// Largest section of operations of an edit, unpacked.
+pub const MAX_OPERATIONS: u64 = 256 * MIB;
+
+/// Deepest nesting of an encoded document.
+pub const MAX_NESTING: usize = 8;
+/// Largest signed document (release, trust document, head).
+pub const MAX_DOCUMENT: u64 = 64 * KIB;
+/// Most signatures over one document.
+pub const MAX_SIGNATURES: usize = 16;
+/// Most keys that one role or grant names.
+pub const MAX_KEYS: usize = 64;
+/// Most grants of a trust document.
+pub const MAX_GRANTS: usize = 256;
+/// Highest release number, trust version and head sequence: far from overflow, and exact in JSON.
+pub const MAX_NUMBER: u64 = (1 << 53) - 1;
+
+/// Largest control, request or answer header frame on the wire.
+pub const MAX_FRAME: u64 = 8 * MIB;
+/// Most objects in one request.
+pub const MAX_OBJECTS_PER_REQUEST: usize = 1024;
+/// Most bytes of objects in one answer; what does not fit is asked for again.
+pub const MAX_OBJECTS_ANSWER: u64 = 32 * MIB;
+/// Most subscriptions (control streams) of one connection.
+pub const MAX_SUBSCRIPTIONS: usize = 64;
+/// Most request streams that a peer may have open at once.
+pub const MAX_REQUEST_STREAMS: u32 = 8;
+/// Most update streams that a parent may have open to a child at once.
+pub const MAX_UPDATE_STREAMS: u32 = 8;
+/// Most children of one relay.
+pub const MAX_CHILDREN: usize = 20_000;
+/// Most alternates that a parent names to a child.
+pub const MAX_ALTERNATES: usize = 16;
+/// Most rows of a status report that a relay passes on.
+pub const MAX_STATUS_ROWS: usize = 4096;
+
+/// Wait for a handshake to end.
+pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+/// Wait for the answer to a request to begin.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(60);
+/// Wait for the next bytes on a stream in the middle of a frame.
+pub const STREAM_WAIT: Duration = Duration::from_secs(30);
+/// A connection with no packets for this long is dead.
+pub const IDLE_WAIT: Duration = Duration::from_secs(30);
+/// Gap between keep-alives.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// First wait before a new try at a parent; it doubles, with jitter.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait before a new try at a parent.
+pub const RETRY_MAX: Duration = Duration::from_secs(15);
+/// Wait for an orderly end after a signal.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Handshakes that a listener works on at once; more are refused.
+pub const MAX_PENDING_HANDSHAKES: usize = 1024;
+/// Above this many handshakes at once a caller must first prove its address (QUIC retry).
+pub const RETRY_HANDSHAKES_ABOVE: usize = 128;
+/// Bytes kept for one handshake before it is looked at.
+pub const HANDSHAKE_BUFFER: u64 = 16 * KIB;
+/// Addresses of one host name that are tried.
+pub const MAX_ADDRESSES: usize = 8;
+/// Slowest that a peer may send or take the bytes of a frame, in bytes a second, after [`STREAM_WAIT`].
+pub const MIN_STREAM_RATE: u64 = 256;
+/// Bytes that one stream may hold unread.
+pub const STREAM_WINDOW: u64 = MIB;
+/// Bytes that one connection may hold, unread or unacknowledged: parents, child relays, publishers.
+pub const CONNECTION_WINDOW: u64 = 4 * MIB;
+/// The same for a child that is a host, of which there are many.
+pub const CHILD_WINDOW: u64 = 256 * KIB;
+/// Bytes that may be sent before the first acknowledgement: a small release in its first flight.
+pub const INITIAL_WINDOW: u64 = 64 * KIB;
+/// Most subscriptions of a connection from a host.
+pub const MAX_HOST_SUBSCRIPTIONS: usize = 8;
+/// Bytes of a large body that are read, and handed on, at once.
+pub const BODY_PIECE: usize = 64 * 1024;
+
+/// Largest release record of a store: the signed release with the leaves of its bundles.
+pub const MAX_RELEASE_RECORD: u64 = 32 * MIB;
+/// Bytes of a store's batch that are held in memory before they are written out.
+pub const STORE_SPOOL: u64 = 8 * MIB;
+/// A store's pack of this size takes no more batches.
+pub const STORE_SEGMENT: u64 = 256 * MIB;
+/// Largest table of contents of one part of a store's batch.
+pub const STORE_CONTENTS: u64 = 2 * MIB;
+/// Space that a pack is extended by at once, so that most commits change no file size.
+pub const STORE_PREALLOCATE: u64 = MIB;
+/// A store up to this size is rewritten whole when it is collected.
+pub const STORE_COLLECT_WHOLE: u64 = 8 * MIB;
+/// Tries at a consistent look at a store that another process is collecting.
+pub const STORE_OPEN_TRIES: u32 = 16;
+
+/// Releases that a replica keeps whole, the newest included.
+pub const RETAINED_RELEASES: u64 = 8;
+
+const _: () = {
+    assert!(MAX_SEGMENT <= MAX_PATH);
+    assert!(MAX_NAME <= MAX_PATH);
+    assert!(CHUNK_MIN < CHUNK_AVERAGE && CHUNK_AVERAGE < CHUNK_MAX);
+    assert!((CHUNK_MAX as u64) <= MAX_BLOB, "a chunk is stored as a blob");
+    assert!(MAX_BLOB <= FRAME_CONTENT, "one blob always fits one frame");
+    assert!(MAX_BLOB <= FRAME_PREFIX, "one base blob always fits one prefix");
+    assert!(FRAME_TAIL + FRAME_PREFIX + FRAME_CONTENT <= 64 * MIB, "a window of 2^26 covers it");
+    assert!(MAX_BLOB <= MAX_OBJECT);
+    // A chunk list is a hash and a length of at most 34 + 5 bytes each, plus a header.
+    assert!((MAX_CHUNKS as u64) * 40 + 64 <= MAX_OBJECT);
+    // A leaf entry is a path, a kind, a size and a hash or link target.
+    assert!((NODE_MAX_ENTRIES as u64) * (MAX_PATH as u64 + MAX_SYMLINK as u64 + 32) <= MAX_OBJECT);
+    assert!(NODE_BITS * (MAX_LEVEL as u32 + 1) <= 64);
+    assert!(MAX_FILE <= MAX_BUNDLE);
+    assert!(MAX_OBJECT <= MAX_OBJECTS_ANSWER);
+    assert!((MAX_OBJECTS_PER_REQUEST as u64) * 40 + 1024 <= MAX_FRAME);
+    assert!(MAX_NUMBER < u64::MAX - 1, "number + 1 never overflows");
+    assert!(RETRY_HANDSHAKES_ABOVE < MAX_PENDING_HANDSHAKES);
+    assert!(CHILD_WINDOW <= CONNECTION_WINDOW && STREAM_WINDOW <= CONNECTION_WINDOW);
+    assert!(MAX_HOST_SUBSCRIPTIONS <= MAX_SUBSCRIPTIONS);
+    assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
+    assert!(MAX_EDIT < 1 << 32 && MAX_RELEASE_RECORD < 1 << 32, "a store keeps lengths in 32 bits");
+    assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
+    assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
+};

@@ -1,0 +1,259 @@
+//! Messages between parent and child, publisher and origin (specs/wire.md, W-20 to W-40).
+//!
+//! All are canonical CBOR in length-prefixed frames. Edits and objects follow
+//! the frame that announces them as raw bytes.
+
+use crate::acceptance::Accepted;
+use crate::encode_as_array;
+use crate::id::{ObjectId, ProofHash};
+use crate::path::{BundleName, ChannelName};
+use crate::release::BundleLeaf;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The application protocol that both ends must speak.
+pub const ALPN: &[u8] = b"rootcast/1";
+
+/// What a child opens a bidirectional stream with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Opening {
+    /// The stream becomes a control stream: a subscription for as long as it is open.
+    Subscribe(Subscribe),
+    /// One answer: an update from where the child stands, or nothing newer.
+    Update(UpdateRequest),
+    /// One answer: objects.
+    Objects(ObjectsRequest),
+    /// One answer: what became of a publication. Edits follow the frame.
+    Publish(Publication),
+    /// One answer: the hosts below.
+    Status,
+}
+
+/// Which bundles a child wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Interest {
+    /// All that there are: a relay, or a publisher.
+    All,
+    /// These, where they exist: an agent. In name order.
+    Named(Vec<BundleName>),
+}
+
+impl Interest {
+    /// Whether a bundle is among them.
+    pub fn covers(&self, name: &BundleName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(name),
+        }
+    }
+}
+
+/// Where a child stands in a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The release it holds; `None` before the first.
+    pub release: Option<Accepted>,
+    /// The bundles that it holds whole at that release, in name order. A
+    /// bundle it cannot use as a base (new to it, or damaged) is not among them.
+    pub whole: Vec<BundleName>,
+}
+encode_as_array!(Standing { release, whole });
+
+/// A subscription to a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribe {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The number that update streams of this subscription carry.
+    pub subscription: u64,
+    /// Which bundles.
+    pub interest: Interest,
+    /// From where.
+    pub standing: Standing,
+}
+encode_as_array!(Subscribe { channel, subscription, interest, standing });
+
+/// The parent's first answer on a control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The newest release that the parent holds.
+    pub latest: Option<Accepted>,
+    /// The parent's time, in seconds since 1970.
+    pub time: u64,
+    /// Addresses that serve the same, should this parent be lost.
+    pub alternates: Vec<String>,
+}
+encode_as_array!(Welcome { latest, time, alternates });
+
+/// A pull: one update from where the child stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateRequest {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Which bundles.
+    pub interest: Interest,
+    /// From where.
+    pub standing: Standing,
+}
+encode_as_array!(UpdateRequest { channel, interest, standing });
+
+/// The head of an update: a release, what changed in it for this child, and
+/// the proof. The edits follow as raw bytes, in the order listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateHead {
+    /// Whose update this is; 0 in the answer to a pull.
+    pub subscription: u64,
+    /// The signed release.
+    pub release: Bytes,
+    /// The bundles whose leaf or place changed, by ascending index. Those that
+    /// are not listed keep the leaf and the index that the child knows.
+    pub listed: Vec<ListedBundle>,
+    /// Whether bundles that are not listed are kept; otherwise the list is all there is.
+    pub keep_others: bool,
+    /// The hashes that prove all the child's leaves.
+    pub siblings: Vec<ProofHash>,
+}
+encode_as_array!(UpdateHead { subscription, release, listed, keep_others, siblings });
+
+/// A bundle in an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedBundle {
+    /// Its place among the release's leaves.
+    pub index: u64,
+    /// Its leaf.
+    pub leaf: BundleLeaf,
+    /// How its content follows; `None` when its tree did not change.
+    pub edit: Option<EditHead>,
+}
+encode_as_array!(ListedBundle { index, leaf, edit });
+
+/// An edit that follows as raw bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EditHead {
+    /// What it applies to.
+    pub base: EditBase,
+    /// Its bytes.
+    pub length: u64,
+}
+encode_as_array!(EditHead { base, length });
+
+/// What an edit in an update applies to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EditBase {
+    /// The bundle as the child holds it; it is the log's own next edit.
+    Logged,
+    /// The bundle as the child holds it; the parent computed it.
+    Held,
+    /// The empty tree: a snapshot.
+    Empty,
+}
+
+/// The answer to a pull.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateAnswer {
+    /// The child holds all there is.
+    Nothing,
+    /// An update; its edits follow.
+    Update(UpdateHead),
+    /// No such channel, or none that this child may read.
+    NotFound,
+}
+
+/// A request for objects of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectsRequest {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The objects.
+    pub objects: Vec<ObjectId>,
+}
+encode_as_array!(ObjectsRequest { channel, objects });
+
+/// The answer to a request for objects: sizes in the order asked, `None` for
+/// what is not held or did not fit. The bytes follow in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ObjectsAnswer(pub Vec<Option<u64>>);
+
+/// A new release, offered to the origin. The edits follow as raw bytes, in
+/// the order of their leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The signed release.
+    pub release: Bytes,
+    /// All its leaves, in name order.
+    pub leaves: Vec<BundleLeaf>,
+    /// For each leaf whose bundle changed, the length of its edit.
+    pub edits: Vec<Option<u64>>,
+}
+encode_as_array!(Publication { channel, release, leaves, edits });
+
+/// What became of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PublishAnswer {
+    /// It is durable, and on its way.
+    Accepted(Accepted),
+    /// Another release has that number. Compile on top of it and publish again.
+    Conflict(Accepted),
+    /// It is refused, and why.
+    Refused(String),
+    /// This relay is not the origin.
+    NotOrigin,
+}
+
+/// What a child sends on its control stream after the subscription: the hosts
+/// it speaks for, itself first. Each report replaces the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Report(pub Vec<HostStatus>);
+
+/// How one relay or host is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostStatus {
+    /// Its name.
+    pub name: String,
+    /// `relay` or `agent`.
+    pub role: String,
+    /// The relay it follows; empty for the origin.
+    pub parent: String,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The release it holds (relay) or runs (agent); 0 for none.
+    pub release: u64,
+    /// What it is doing.
+    pub state: HostState,
+    /// Files it serves or runs.
+    pub files: u64,
+    /// Damaged objects that it has healed since it started.
+    pub healed: u64,
+    /// Bytes of updates it received since it started.
+    pub received: u64,
+}
+encode_as_array!(HostStatus { name, role, parent, channel, release, state, files, healed, received });
+
+/// What a relay or host is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostState {
+    /// It holds or runs the newest release that it knows.
+    Active,
+    /// It is bringing in a newer one.
+    Updating,
+    /// It refused or failed the newest one and keeps what it had.
+    Failed,
+    /// Its connection ended; what is shown was last known.
+    Offline,
+}
+
+impl HostState {
+    /// One word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Updating => "updating",
+            Self::Failed => "failed",
+            Self::Offline => "offline",
+        }
+    }
+}
