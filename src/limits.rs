@@ -90,7 +90,13 @@ pub const MAX_GRANTS: usize = 256;
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 /// Largest control, request or answer header frame on the wire.
-pub const MAX_FRAME: u64 = 8 * MIB;
+pub const MAX_FRAME: u64 = 32 * MIB;
+/// Largest opening message of an agent: its names, its layers and where it stands.
+pub const MAX_OPENING: u64 = MIB;
+/// Most tries of a publisher that others keep overtaking.
+pub const MAX_PUBLISH_TRIES: usize = 16;
+/// Most channels that one relay carries.
+pub const MAX_CHANNELS: usize = 64;
 /// Most objects in one request.
 pub const MAX_OBJECTS_PER_REQUEST: usize = 1024;
 /// Most bytes of objects in one answer; what does not fit is asked for again.
@@ -122,6 +128,12 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before a new try at a parent.
 pub const RETRY_MAX: Duration = Duration::from_secs(15);
+/// Shortest time between two reports of a child.
+pub const REPORT_GAP: Duration = Duration::from_millis(50);
+/// Gap between tries to make a release live that failed to.
+pub const ACTIVATION_RETRY: Duration = Duration::from_secs(5);
+/// How long a child that left is still shown, as offline.
+pub const OFFLINE_KEPT: Duration = Duration::from_secs(600);
 /// Wait for an orderly end after a signal.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
@@ -163,6 +175,28 @@ pub const STORE_COLLECT_WHOLE: u64 = 8 * MIB;
 /// Tries at a consistent look at a store that another process is collecting.
 pub const STORE_OPEN_TRIES: u32 = 16;
 
+/// Files and directories of one staging that are synced one by one; more are synced with their file system.
+pub const SYNC_EACH: usize = 8;
+/// Bytes that staging leaves free on the file system of the slots.
+pub const SLOT_RESERVE: u64 = 4 * MIB;
+/// Inodes that staging leaves free on the file system of the slots.
+pub const SLOT_RESERVE_INODES: u64 = 64;
+/// Most differences that one check of a slot lists; the rest are counted.
+pub const MAX_DIFFERENCES: usize = 1000;
+
+/// Largest record that a replica keeps of a release: the document, leaves and a proof.
+pub const MAX_RECORD: u64 = MAX_DOCUMENT + MAX_BUNDLES as u64 * (MAX_NAME as u64 + 128);
+/// Most edits that a relay keeps at hand of those it computed.
+pub const CACHED_EDITS: usize = 64;
+/// Most bytes of such edits.
+pub const CACHED_EDIT_BYTES: u64 = 256 * MIB;
+/// Most updates that a relay keeps ready for children that stand alike.
+pub const PREPARED_UPDATES: usize = 16;
+/// A store smaller than this is not collected.
+pub const COLLECT_FROM: u64 = 32 * MIB;
+/// Most fetches of missing objects in a row before a snapshot is taken instead.
+pub const MAX_REPAIR_ROUNDS: usize = 16;
+
 /// Releases that a replica keeps whole, the newest included.
 pub const RETAINED_RELEASES: u64 = 8;
 
@@ -182,6 +216,7 @@ const _: () = {
     assert!(NODE_BITS * (MAX_LEVEL as u32 + 1) <= 64);
     assert!(MAX_FILE <= MAX_BUNDLE);
     assert!(MAX_OBJECT <= MAX_OBJECTS_ANSWER);
+    assert!(MAX_RECORD <= MAX_FRAME, "the head of an update that lists all bundles fits a frame");
     assert!((MAX_OBJECTS_PER_REQUEST as u64) * 40 + 1024 <= MAX_FRAME);
     assert!(MAX_NUMBER < u64::MAX - 1, "number + 1 never overflows");
     assert!(RETRY_HANDSHAKES_ABOVE < MAX_PENDING_HANDSHAKES);
