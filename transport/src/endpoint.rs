@@ -1,0 +1,292 @@
+//! One UDP socket: dials relays and, where we are one, accepts callers.
+
+use crate::close::{CloseReason, Code};
+use crate::connection::Connection;
+use crate::error::{PeerFault, TransportError};
+use crate::identity::Identity;
+use crate::name::{RELAY_SERVER_NAME, Role};
+use crate::{socket, tuning};
+use quinn::{AsyncUdpSocket, Runtime};
+use rootcast::id::PlatformId;
+use rootcast::limits::{
+    HANDSHAKE_WAIT, MAX_ADDRESSES, MAX_CHILDREN, MAX_PENDING_HANDSHAKES, RETRY_HANDSHAKES_ABOVE,
+    SHUTDOWN_WAIT,
+};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// What an endpoint is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Accepts callers, and dials.
+    Listen,
+    /// Only dials.
+    DialOnly,
+}
+
+/// What became of the callers of an endpoint, since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HandshakeCounts {
+    /// Handshakes that were begun.
+    pub admitted: u64,
+    /// Callers that were asked to prove their address first.
+    pub retried: u64,
+    /// Callers that were turned away for want of room.
+    pub refused: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caps {
+    pub(crate) pending: usize,
+    pub(crate) retry_above: usize,
+    pub(crate) children: usize,
+}
+
+impl Caps {
+    pub(crate) const STANDARD: Self = Self {
+        pending: MAX_PENDING_HANDSHAKES,
+        retry_above: RETRY_HANDSHAKES_ABOVE,
+        children: MAX_CHILDREN,
+    };
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    admitted: AtomicU64,
+    retried: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// One UDP socket under one identity. Cheap to clone; all clones are one endpoint.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    quic: quinn::Endpoint,
+    platform: PlatformId,
+    pending: Arc<Semaphore>,
+    caps: Caps,
+    counts: Arc<Counts>,
+}
+
+impl Endpoint {
+    /// Opens a socket at `address` and accepts callers; only a relay's identity can.
+    pub fn listen(identity: &Identity, address: SocketAddr) -> Result<Self, TransportError> {
+        may_listen(identity)?;
+        Self::listen_with(identity, address, Caps::STANDARD)
+    }
+
+    /// As [`Endpoint::listen`], without asking whether the certificate can, and with other caps.
+    pub(crate) fn listen_with(
+        identity: &Identity,
+        address: SocketAddr,
+        caps: Caps,
+    ) -> Result<Self, TransportError> {
+        let server = tuning::server_config(identity)?;
+        let quic = socket::listening(server, address)
+            .map_err(|source| TransportError::Bind { address, source })?;
+        Self::over(quic, identity, caps)
+    }
+
+    /// Opens a socket to dial from.
+    pub fn dial_only(identity: &Identity) -> Result<Self, TransportError> {
+        let quic = socket::dialling()
+            .map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
+        Self::over(quic, identity, Caps::STANDARD)
+    }
+
+    /// Takes a socket and a runtime that are given, instead of the system's.
+    pub fn with_socket(
+        identity: &Identity,
+        purpose: Purpose,
+        socket: Arc<dyn AsyncUdpSocket>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Self, TransportError> {
+        let server = match purpose {
+            Purpose::Listen => {
+                may_listen(identity)?;
+                Some(tuning::server_config(identity)?)
+            }
+            Purpose::DialOnly => None,
+        };
+        let quic = socket::given(server, socket, runtime)
+            .map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
+        Self::over(quic, identity, Caps::STANDARD)
+    }
+
+    fn over(
+        mut quic: quinn::Endpoint,
+        identity: &Identity,
+        caps: Caps,
+    ) -> Result<Self, TransportError> {
+        quic.set_default_client_config(tuning::client_config(identity)?);
+        let pending = Arc::new(Semaphore::new(caps.pending));
+        let platform = identity.name().platform();
+        Ok(Self { quic, platform, pending, caps, counts: Arc::default() })
+    }
+
+    /// The address of the socket, with the port that the system chose.
+    pub fn local_addr(&self) -> Result<SocketAddr, TransportError> {
+        let bind = |source| TransportError::Bind { address: socket::ANY, source };
+        self.quic.local_addr().map_err(bind)
+    }
+
+    /// Dials the relay at `host:port`.
+    ///
+    /// The name's addresses are tried one after the other, each with its share of
+    /// [`HANDSHAKE_WAIT`]; the error is the last one's. TLS 1.3 lets a client
+    /// finish before the server has judged it, so a relay that refuses us shows
+    /// as a [`CloseReason::RefusedUs`] or [`Code::REFUSED`] of the connection.
+    pub async fn connect(&self, address: &str) -> Result<Connection, TransportError> {
+        let resolve = |source| TransportError::Resolve { address: address.into(), source };
+        let found: Vec<SocketAddr> = timeout(HANDSHAKE_WAIT, tokio::net::lookup_host(address))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(resolve)?
+            .take(MAX_ADDRESSES)
+            .collect();
+        let end = Instant::now() + HANDSHAKE_WAIT;
+        let mut outcome = Err(resolve(io::ErrorKind::NotFound.into()));
+        for (tried, candidate) in found.iter().enumerate() {
+            let left = end.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(found.len() - tried).unwrap_or(1);
+            outcome = self.dial(*candidate, share).await;
+            match &outcome {
+                Ok(_) => break,
+                Err(error) => tracing::debug!(%candidate, %error, "could not connect"),
+            }
+        }
+        outcome
+    }
+
+    pub(crate) async fn dial(
+        &self,
+        address: SocketAddr,
+        wait: Duration,
+    ) -> Result<Connection, TransportError> {
+        let connecting = self
+            .quic
+            .connect(address, RELAY_SERVER_NAME)
+            .map_err(|source| TransportError::Dial { address, source })?;
+        let quic = shake(connecting, address, wait).await?;
+        Connection::establish(quic, self.platform, Some(Role::Relay))
+    }
+
+    /// The next caller; `None` once the endpoint is closed.
+    ///
+    /// Nothing of the handshake is waited for here, so that a slow caller does not
+    /// hold up the next. Where many handshakes are under way, callers must
+    /// first prove their address; beyond a cap they are turned away (W-8).
+    pub async fn accept(&self) -> Option<Handshake> {
+        loop {
+            let incoming = self.quic.accept().await?;
+            if let Some(handshake) = self.admit(incoming) {
+                return Some(handshake);
+            }
+        }
+    }
+
+    fn admit(&self, incoming: quinn::Incoming) -> Option<Handshake> {
+        let pending = self.caps.pending.saturating_sub(self.pending.available_permits());
+        if pending >= self.caps.retry_above && incoming.may_retry() {
+            self.counts.retried.fetch_add(1, Ordering::Relaxed);
+            // It fails only where `may_retry` is false, and then drops the caller, which refuses it.
+            let _ = incoming.retry();
+            return None;
+        }
+        let permit = Arc::clone(&self.pending).try_acquire_owned().ok();
+        let room = self.quic.open_connections() < self.caps.children;
+        let (Some(permit), true) = (permit, room) else {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(caller = %incoming.remote_address(), pending, "turned away for want of room");
+            incoming.refuse();
+            return None;
+        };
+        self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+        Some(Handshake { incoming, platform: self.platform, _permit: permit })
+    }
+
+    /// What became of the callers so far.
+    pub fn handshakes(&self) -> HandshakeCounts {
+        HandshakeCounts {
+            admitted: self.counts.admitted.load(Ordering::Relaxed),
+            retried: self.counts.retried.load(Ordering::Relaxed),
+            refused: self.counts.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Connections, those in their handshake included.
+    pub fn open_connections(&self) -> usize {
+        self.quic.open_connections()
+    }
+
+    /// Closes every connection and accepts no more. [`Endpoint::wait_idle`] sees it out.
+    pub fn close(&self, code: Code, reason: &str) {
+        self.quic.close(code.to_wire(), reason.as_bytes());
+    }
+
+    /// Waits until every peer has been told of the end, at most [`SHUTDOWN_WAIT`].
+    /// Whether all were.
+    pub async fn wait_idle(&self) -> bool {
+        timeout(SHUTDOWN_WAIT, self.quic.wait_idle()).await.is_ok()
+    }
+}
+
+fn may_listen(identity: &Identity) -> Result<(), TransportError> {
+    match identity.name().role() {
+        Role::Relay => Ok(()),
+        Role::Agent | Role::Publisher => {
+            Err(TransportError::MayNotListen { name: identity.name().to_string() })
+        }
+    }
+}
+
+async fn shake(
+    connecting: quinn::Connecting,
+    address: SocketAddr,
+    wait: Duration,
+) -> Result<quinn::Connection, TransportError> {
+    let peer = || address.to_string();
+    match timeout_at(Instant::now() + wait, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(quinn::ConnectionError::TimedOut)) => {
+            Err(TransportError::Closed { peer: peer(), reason: CloseReason::Silent })
+        }
+        Ok(Err(error)) => Err(TransportError::from_handshake(peer(), error)),
+        Err(_) => {
+            let fault = PeerFault::HandshakeTimeout { wait };
+            Err(TransportError::Peer { peer: peer(), fault })
+        }
+    }
+}
+
+/// A caller whose handshake has not been looked at. Dropping it refuses it.
+#[derive(Debug)]
+pub struct Handshake {
+    incoming: quinn::Incoming,
+    platform: PlatformId,
+    // Held until the handshake ends, whichever way.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Handshake {
+    /// Where the caller says it is.
+    pub fn remote(&self) -> SocketAddr {
+        crate::connection::plain(self.incoming.remote_address())
+    }
+
+    /// Completes the handshake, within [`HANDSHAKE_WAIT`]: the caller's certificate
+    /// verifies under our authority, names one peer, and is of our platform.
+    pub async fn finish(self) -> Result<Connection, TransportError> {
+        let address = self.remote();
+        let connecting = self
+            .incoming
+            .accept()
+            .map_err(|error| TransportError::from_handshake(address.to_string(), error))?;
+        let quic = shake(connecting, address, HANDSHAKE_WAIT).await?;
+        Connection::establish(quic, self.platform, None)
+    }
+}
