@@ -25,3 +25,4 @@ pub mod settings;
 pub mod tree;
 pub mod trust;
 pub mod verify;
+pub mod view;

@@ -50,6 +50,9 @@ pub enum PathFault {
     /// A link out of its own bundle.
     #[error("is a link that leaves the bundle")]
     Escapes,
+    /// A link that goes through a directory and up again.
+    #[error("is a link with `..` after a name: that name may be a link itself, and lead out of the bundle")]
+    ClimbsAfterName,
     /// A character that names do not have.
     #[error("may have only a-z, 0-9, `.`, `_`, `-`, and `/` between segments")]
     NameCharacter,
@@ -225,15 +228,17 @@ impl LinkTarget {
 
     /// Checks that a link at `path` with this target resolves inside the bundle.
     pub fn check_at(&self, path: &ConfigPath) -> Result<(), PathError> {
-        let mut depth = path.segments().count() as i64 - 1;
+        // Directories above `path` are real, so `..` at the front climbs them one by one. What a
+        // name leads to only the whole tree tells: it may be a link upwards.
+        let mut above = path.segments().count() - 1;
+        let mut named = false;
         for segment in self.0.split('/') {
             match segment {
                 "" | "." => {}
-                ".." => depth -= 1,
-                _ => depth += 1,
-            }
-            if depth < 0 {
-                return Err(fault(&self.0, PathFault::Escapes));
+                ".." if named => return Err(fault(&self.0, PathFault::ClimbsAfterName)),
+                ".." if above == 0 => return Err(fault(&self.0, PathFault::Escapes)),
+                ".." => above -= 1,
+                _ => named = true,
             }
         }
         Ok(())

@@ -72,7 +72,7 @@ where
     let mut entries = OldEntries::new(&tree, source);
     let mut input = Input(edit);
     let most = tree.totals().files.saturating_add(declared.totals.files);
-    let operations = columns::decode(&mut input, &mut entries, most)?;
+    let operations = columns::decode(&mut input, &mut entries, most, declared.totals.bytes)?;
     let units = units(&operations, &mut entries, declared)?;
     let mut contents = Contents::new(input, &units, source);
     let mut changes = Changes::new();

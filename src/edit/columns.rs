@@ -6,7 +6,7 @@ use super::operation::{Base, Body, Kind, OldEntries, Operation, Piece, Placed, S
 use super::varint::{Input, put, put_difference};
 use crate::entry::Content;
 use crate::entry::Entry;
-use crate::limits::{MAX_BLOB, MAX_CHUNKS, MAX_FILE, MAX_FILES, MAX_OPERATIONS, MAX_PATH};
+use crate::limits::{CHUNK_MIN, MAX_BLOB, MAX_BUNDLE, MAX_CHUNKS, MAX_FILE, MAX_FILES, MAX_OPERATIONS, MAX_PATH};
 use crate::object::ObjectSource;
 use crate::path::ConfigPath;
 use bytes::Bytes;
@@ -170,16 +170,18 @@ struct Head {
     packed: u64,
 }
 
-/// Reads the head of an edit with at most `most` operations.
-fn head(input: &mut Input<'_>, most: u64) -> Result<Head, EditError> {
+/// Reads the head of an edit with at most `most` operations, to a tree of `content` bytes.
+fn head(input: &mut Input<'_>, most: u64, content: u64) -> Result<Head, EditError> {
     let format = input.byte()?;
     let count = input.integer()?;
     if count > most {
         return Err(EditError::TooLarge { what: "operations", given: count, allowed: most });
     }
     let length = input.integer()?;
-    // A tag, and up to seven integers of ten bytes, a path, and the pieces of a large file.
-    let allowed = count.saturating_mul((MAX_PATH + 128) as u64).saturating_add(MAX_CHUNKS as u64 * 4);
+    // A tag, and up to seven integers of ten bytes, and a path; and for every chunk of the new tree
+    // a size, or a position and a count.
+    let chunks = (content / u64::from(CHUNK_MIN)).saturating_mul(8);
+    let allowed = count.saturating_mul((MAX_PATH + 128) as u64).saturating_add(chunks);
     let allowed = allowed.min(MAX_OPERATIONS);
     if length > allowed {
         return Err(EditError::TooLarge { what: "bytes of operations", given: length, allowed });
@@ -198,13 +200,15 @@ fn head(input: &mut Input<'_>, most: u64) -> Result<Head, EditError> {
     }
 }
 
-/// Reads the operations of an edit on `old`. `files` bounds their number.
+/// Reads the operations of an edit on `old`. `most` bounds their number, `content` is the bytes of
+/// the new tree.
 pub(super) fn decode<S: ObjectSource + ?Sized>(
     input: &mut Input<'_>,
     old: &mut OldEntries<'_, '_, S>,
     most: u64,
+    content: u64,
 ) -> Result<Vec<Placed>, EditError> {
-    let Head { count, columns, .. } = head(input, most)?;
+    let Head { count, columns, .. } = head(input, most, content)?;
     let mut input = Input(&columns);
     let tags = input.bytes(count)?;
     let mut placed = Vec::with_capacity(tags.len());
@@ -353,7 +357,7 @@ fn take_pieces(input: &mut Input<'_>) -> Result<Vec<Piece>, EditError> {
 /// Counts operations by their tags.
 pub(super) fn summary(edit: &[u8]) -> Result<Summary, EditError> {
     let mut input = Input(edit);
-    let Head { count, columns, packed } = head(&mut input, MAX_FILES * 2)?;
+    let Head { count, columns, packed } = head(&mut input, MAX_FILES * 2, MAX_BUNDLE)?;
     let mut summary = Summary {
         operation_bytes: packed,
         content_bytes: input.0.len() as u64,

@@ -48,7 +48,7 @@ pub fn update<S: ObjectSource + ?Sized, W: ObjectSink + ?Sized>(
         spliced = splice::<NodeRef, S, W>(&tree, level, refs, &mut writer)?;
     }
     let nodes: Vec<NodeRef> = spliced.written.into_values().collect();
-    writer.top(nodes, level)
+    writer.top(source, nodes, level)
 }
 
 /// Refuses what would make one path both a file and a directory.
@@ -136,7 +136,12 @@ impl<W: ObjectSink + ?Sized> Writer<'_, W> {
     }
 
     /// Builds levels over `nodes`, all that there are of `level`, up to one root.
-    fn top(&mut self, mut nodes: Vec<NodeRef>, mut level: u8) -> Result<(NodeId, Totals), TreeError> {
+    fn top<S: ObjectSource + ?Sized>(
+        &mut self,
+        source: &S,
+        mut nodes: Vec<NodeRef>,
+        mut level: u8,
+    ) -> Result<(NodeId, Totals), TreeError> {
         while nodes.len() > 1 {
             level += 1;
             if level > MAX_LEVEL {
@@ -152,8 +157,18 @@ impl<W: ObjectSink + ?Sized> Writer<'_, W> {
             return Ok((empty_root(), Totals::default()));
         };
         // A root with one child is not needed: the lowest level with one node is the root.
-        while let Some([only]) = self.inner.get(&root.id).map(Vec::as_slice) {
+        while level > 0 {
+            let refs = match self.inner.remove(&root.id) {
+                Some(refs) => refs,
+                // Kept from the old tree as it was: it may have one child itself.
+                None => match Node::read_child(source, &root, level)? {
+                    Node::Inner { refs, .. } => refs,
+                    Node::Leaf(_) => break,
+                },
+            };
+            let [only] = refs.as_slice() else { break };
             root = only.clone();
+            level -= 1;
         }
         Ok((root.id, root.totals))
     }
