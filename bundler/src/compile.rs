@@ -1,0 +1,334 @@
+//! From a source to a release: only what changed is read and hashed.
+
+use crate::config::{ConfigError, LimitExceeded, Misplaced, Rootcast};
+use crate::keys::{KeyError, SecretKey};
+use crate::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
+use bytes::Bytes;
+use rootcast::acceptance::Accepted;
+use rootcast::chunking;
+use rootcast::cose::DocumentKind;
+use rootcast::edit::{self, EditError};
+use rootcast::entry::Entry;
+use rootcast::id::{Chain, EditHash, NodeId, PlatformId};
+use rootcast::merkle;
+use rootcast::object::{ObjectSource, WriteError};
+use rootcast::path::{BundleName, ConfigPath, LinkTarget, PathError};
+use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
+use rootcast::protocol::Publication;
+use rootcast::release::{BundleLeaf, Release};
+use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
+use rootcast_replica::{Held, Replica, ReplicaError};
+use rootcast_store::{Batch, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A source could not be compiled. Nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The source cannot be read, or holds what cannot be delivered.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Its settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A bundle is over a limit.
+    #[error(transparent)]
+    Limit(#[from] LimitExceeded),
+    /// A directory cannot be a bundle.
+    #[error(transparent)]
+    Misplaced(#[from] Misplaced),
+    /// A link leaves its bundle.
+    #[error("{path}: {source}")]
+    Link {
+        /// The link.
+        path: ConfigPath,
+        /// Why it is refused.
+        source: PathError,
+    },
+    /// A tree could not be built.
+    #[error("bundle `{bundle}`: {source}")]
+    Tree {
+        /// The bundle.
+        bundle: BundleName,
+        /// Why.
+        source: TreeError,
+    },
+    /// An edit could not be made.
+    #[error("bundle `{bundle}`: {source}")]
+    Edit {
+        /// The bundle.
+        bundle: BundleName,
+        /// Why.
+        source: EditError,
+    },
+    /// A new object could not be kept.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The bundler's own store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bundler's own replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The release could not be signed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A fixed name is not one.
+    #[error(transparent)]
+    Name(#[from] PathError),
+}
+
+/// What a long compilation is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading and hashing files.
+    Read,
+    /// Making the edits of bundles.
+    Encode,
+}
+
+/// Told how far a stage is: done, and in all.
+pub type Progress = dyn Fn(Stage, u64, u64) + Send + Sync;
+
+/// A source compiled: the bundles it gives, their trees in the store.
+pub(crate) struct Compiled {
+    bundles: BTreeMap<BundleName, (NodeId, Totals)>,
+    commit: Vec<u8>,
+    /// Files put or removed.
+    pub(crate) files_changed: u64,
+}
+
+/// What this process published last, and under which settings.
+#[derive(Clone)]
+pub(crate) struct LastPublished {
+    pub(crate) settings: Rootcast,
+    pub(crate) accepted: Accepted,
+}
+
+/// A signed release and its edits.
+pub(crate) struct Signed {
+    pub(crate) publication: Publication,
+    pub(crate) edits: Vec<Bytes>,
+    pub(crate) number: u64,
+}
+
+/// Compiles a source on top of what the replica holds.
+pub(crate) fn compile(
+    source: &Source,
+    settings: &Rootcast,
+    replica: &Replica,
+    last: Option<&LastPublished>,
+    progress: &Progress,
+) -> Result<Compiled, CompileError> {
+    let held = replica.held();
+    let since = held.as_ref().map(|held| held.bundles.release().release().commit.clone());
+    let same_settings = match &since {
+        // What changed in a directory can be told only since our own last look at it.
+        Some(since) if since.is_empty() => last.is_some_and(|last| {
+            source.commit().is_empty()
+                && last.settings == *settings
+                && held.as_ref().is_some_and(|held| held.accepted() == last.accepted)
+        }),
+        Some(since) => settings_at(source, since).as_ref() == Some(settings),
+        None => false,
+    };
+    let unknown = [0; 20];
+    let changes = match &since {
+        Some(since) if same_settings => source.changes(since)?,
+        // What is no commit of the source gives the whole listing.
+        _ => source.changes(&unknown)?,
+    };
+    let mut compiled = Compiled {
+        bundles: held.as_deref().map(bundles_of).unwrap_or_default(),
+        commit: source.commit().to_vec(),
+        files_changed: 0,
+    };
+    let mut batch = replica.store().begin()?;
+    let mut new = read(source, settings, &changes, &mut *batch, progress)?;
+    if let Changes::Full(_) = changes {
+        remove_unlisted(replica, &compiled.bundles, &mut new)?;
+    }
+    let base = base_bundle()?;
+    if settings.layers.is_none() {
+        new.entry(base.clone()).or_default();
+    }
+    let objects: &dyn ObjectSource = &**replica.store();
+    for (bundle, changes) in new {
+        let old = compiled.bundles.get(&bundle).map_or_else(empty_root, |(root, _)| *root);
+        let failed = |source| CompileError::Tree { bundle: bundle.clone(), source };
+        let (root, totals) = tree::update(objects, old, &changes, &mut *batch).map_err(failed)?;
+        settings.limits.check(&bundle, totals.files, totals.bytes)?;
+        if root != old {
+            compiled.files_changed += changes.len() as u64;
+        }
+        // A bundle without files is no bundle; only `base` of a repository without layers stays.
+        if totals.files > 0 || (bundle == base && settings.layers.is_none()) {
+            compiled.bundles.insert(bundle, (root, totals));
+        } else {
+            compiled.bundles.remove(&bundle);
+        }
+    }
+    add_plan(settings, &mut compiled, objects, &mut *batch)?;
+    batch.commit(replica.store().floors())?;
+    Ok(compiled)
+}
+
+fn bundles_of(held: &Held) -> BTreeMap<BundleName, (NodeId, Totals)> {
+    held.bundles.leaves().values().map(|leaf| (leaf.name.clone(), (leaf.root, leaf.totals()))).collect()
+}
+
+/// The settings that the release before was compiled with, where they can be told.
+fn settings_at(source: &Source, commit: &[u8]) -> Option<Rootcast> {
+    Rootcast::read(&source.at(commit).ok()?).ok()
+}
+
+/// Reads the files that changed and stores their content.
+fn read(
+    source: &Source,
+    settings: &Rootcast,
+    changes: &Changes,
+    batch: &mut dyn Batch,
+    progress: &Progress,
+) -> Result<BTreeMap<BundleName, tree::Changes>, CompileError> {
+    let mut new: BTreeMap<BundleName, tree::Changes> = BTreeMap::new();
+    let (puts, removed): (Vec<&SourceFile>, Vec<&ConfigPath>) = match changes {
+        Changes::Full(files) => (files.iter().collect(), Vec::new()),
+        Changes::Since(changes) => {
+            let puts = changes.iter().filter_map(|change| match change {
+                Change::Put(file) => Some(file),
+                Change::Remove(_) => None,
+            });
+            let removed = changes.iter().filter(|change| matches!(change, Change::Remove(_)));
+            (puts.collect(), removed.map(Change::path).collect())
+        }
+    };
+    for path in removed {
+        if let Some((bundle, path)) = settings.place(path) {
+            new.entry(bundle).or_default().insert(path, None);
+        }
+    }
+    let total = puts.len() as u64;
+    for (done, file) in puts.into_iter().enumerate() {
+        if let Some(misplaced) = settings.misplaced(&file.path) {
+            return Err(misplaced.into());
+        }
+        let Some((bundle, path)) = settings.place(&file.path) else { continue };
+        let bytes = source.read(file)?;
+        let entry = match file.kind {
+            FileKind::Symlink => Entry::Symlink { target: link(&file.path, &path, &bytes)? },
+            kind => Entry::File {
+                content: chunking::store(Bytes::from(bytes), batch)?,
+                executable: kind == FileKind::Executable,
+            },
+        };
+        new.entry(bundle).or_default().insert(path, Some(entry));
+        progress(Stage::Read, done as u64 + 1, total);
+    }
+    Ok(new)
+}
+
+fn link(at: &ConfigPath, path: &ConfigPath, target: &[u8]) -> Result<LinkTarget, CompileError> {
+    let target = String::from_utf8_lossy(target);
+    LinkTarget::new(path, &target).map_err(|source| CompileError::Link { path: at.clone(), source })
+}
+
+/// After a whole listing: what the trees have and it has not is removed.
+fn remove_unlisted(
+    replica: &Replica,
+    bundles: &BTreeMap<BundleName, (NodeId, Totals)>,
+    new: &mut BTreeMap<BundleName, tree::Changes>,
+) -> Result<(), CompileError> {
+    let objects: &dyn ObjectSource = &**replica.store();
+    for (bundle, (root, _)) in bundles.iter().filter(|(name, _)| plan_bundle().as_ref() != Ok(*name)) {
+        let changes = new.entry(bundle.clone()).or_default();
+        let failed = |source| CompileError::Tree { bundle: bundle.clone(), source };
+        let walked = Tree::open(objects, *root).and_then(|tree| {
+            tree.walk::<TreeError>(|path, entry| {
+                // What is there unchanged is no change.
+                if changes.get(&path) == Some(&Some(entry)) {
+                    changes.remove(&path);
+                } else {
+                    changes.entry(path).or_insert(None);
+                }
+                Ok(())
+            })
+        });
+        walked.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The plan of the bundles there are now; none for a repository without layers.
+fn add_plan(
+    settings: &Rootcast,
+    compiled: &mut Compiled,
+    objects: &dyn ObjectSource,
+    batch: &mut dyn Batch,
+) -> Result<(), CompileError> {
+    let name = plan_bundle()?;
+    compiled.bundles.retain(|bundle, _| *bundle != name);
+    let Some(layers) = &settings.layers else { return Ok(()) };
+    let bundles: BTreeSet<BundleName> = compiled.bundles.keys().cloned().collect();
+    let plan = Plan { layers: layers.clone(), bundles };
+    let content = chunking::store(Bytes::from(plan.encode()), batch)?;
+    let entry = Entry::File { content, executable: false };
+    let changes = tree::Changes::from([(plan_path()?, Some(entry))]);
+    let failed = |source| CompileError::Tree { bundle: name.clone(), source };
+    let tree = tree::update(objects, empty_root(), &changes, batch).map_err(failed)?;
+    compiled.bundles.insert(name, tree);
+    Ok(())
+}
+
+/// Makes the next release of what was compiled, with its edits, and signs it.
+pub(crate) fn sign(
+    compiled: &Compiled,
+    settings: &Rootcast,
+    replica: &Replica,
+    platform: PlatformId,
+    key: &SecretKey,
+    issued: u64,
+    progress: &Progress,
+) -> Result<Signed, CompileError> {
+    let held = replica.held();
+    let objects: &dyn ObjectSource = &**replica.store();
+    let (mut leaves, mut lengths, mut edits) = (Vec::new(), Vec::new(), Vec::new());
+    for (done, (name, (root, totals))) in compiled.bundles.iter().enumerate() {
+        let before = held.as_ref().and_then(|held| held.bundles.leaf(name));
+        let old = before.map_or_else(empty_root, |leaf| leaf.root);
+        if let Some(before) = before.filter(|before| before.root == *root) {
+            leaves.push(before.clone());
+            lengths.push(None);
+            continue;
+        }
+        let failed = |source| CompileError::Edit { bundle: name.clone(), source };
+        let edit = edit::encode((objects, old), (objects, *root)).map_err(failed)?;
+        let chain = before.map_or(Chain::START, |leaf| leaf.chain).next(&EditHash::of(&edit));
+        let sequence = before.map_or(0, |leaf| leaf.sequence) + 1;
+        let Totals { files, bytes } = *totals;
+        leaves.push(BundleLeaf { name: name.clone(), sequence, root: *root, chain, files, bytes });
+        lengths.push(Some(edit.len() as u64));
+        edits.push(Bytes::from(edit));
+        progress(Stage::Encode, done as u64 + 1, compiled.bundles.len() as u64);
+    }
+    let hashes: Vec<_> = leaves.iter().map(BundleLeaf::hash).collect();
+    let previous = held.as_ref().map(|held| held.accepted());
+    let number = previous.map_or(0, |previous| previous.number) + 1;
+    let release = Release {
+        channel: settings.channel.clone(),
+        number,
+        previous: previous.map(|previous| previous.hash),
+        bundles_root: merkle::root(&hashes),
+        bundles: leaves.len() as u64,
+        files: leaves.iter().map(|leaf| leaf.files).sum(),
+        bytes: leaves.iter().map(|leaf| leaf.bytes).sum(),
+        commit: Bytes::copy_from_slice(&compiled.commit),
+        issued,
+    };
+    let document = key.sign(DocumentKind::Release, platform, &release.encode())?;
+    let publication = Publication {
+        channel: settings.channel.clone(),
+        release: Bytes::from(document),
+        leaves,
+        edits: lengths,
+    };
+    Ok(Signed { publication, edits, number })
+}

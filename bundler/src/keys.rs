@@ -1,0 +1,111 @@
+//! Publisher and root keys on disk: PKCS#8 PEM, readable by their owner alone.
+
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use ed25519_dalek::{Signer, SigningKey};
+use rootcast::cose::{self, DocumentKind, PublicKey, SignatureError};
+use rootcast::id::PlatformId;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// A key file is at most this long, in bytes.
+const MAX_KEY_FILE: u64 = 16 * 1024;
+
+/// A secret key could not be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others than the owner can read it.
+    #[error("{} has mode {mode:03o}, so others can read the secret key; run `chmod 600` on it", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode bits.
+        mode: u32,
+    },
+    /// It is not an Ed25519 key in PKCS#8 PEM.
+    #[error("{} is not an Ed25519 secret key in PKCS#8 PEM", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system's random source failed.
+    #[error("the system's random source failed: {0}")]
+    Random(getrandom::Error),
+    /// The public half is not usable.
+    #[error(transparent)]
+    Public(#[from] SignatureError),
+}
+
+/// A secret Ed25519 key. Wiped from memory when dropped.
+pub struct SecretKey(SigningKey);
+
+impl SecretKey {
+    /// Makes one from the system's random source.
+    ///
+    /// # Errors
+    /// When that source fails.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).map_err(KeyError::Random)?;
+        Ok(Self(SigningKey::from_bytes(&seed)))
+    }
+
+    /// Writes it to a new file of mode 0600.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), KeyError> {
+        let failed = |source| KeyError::Io { path: path.to_owned(), source };
+        let malformed = |_| KeyError::Malformed { path: path.to_owned() };
+        let pem = self.0.to_pkcs8_pem(LineEnding::LF).map_err(malformed)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+    }
+
+    /// Reads it, and refuses a file that others can read.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the file.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let failed = |source| KeyError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Exposed { path: path.to_owned(), mode });
+        }
+        let mut pem = Zeroizing::new(String::new());
+        file.take(MAX_KEY_FILE).read_to_string(&mut pem).map_err(failed)?;
+        let key = SigningKey::from_pkcs8_pem(&pem);
+        Ok(Self(key.map_err(|_| KeyError::Malformed { path: path.to_owned() })?))
+    }
+
+    /// The public half.
+    ///
+    /// # Errors
+    /// Never for a key made at random.
+    pub fn public(&self) -> Result<PublicKey, KeyError> {
+        Ok(PublicKey::from_bytes(&self.0.verifying_key().to_bytes())?)
+    }
+
+    /// Signs a payload: a whole COSE_Sign1.
+    ///
+    /// # Errors
+    /// As [`SecretKey::public`].
+    pub fn sign(&self, kind: DocumentKind, platform: PlatformId, payload: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let key = self.public()?.id();
+        let signature = self.0.sign(&cose::to_be_signed(kind, platform, key, payload));
+        Ok(cose::assemble(kind, key, payload, &signature.to_bytes()))
+    }
+}

@@ -1,0 +1,14 @@
+//! The bundler: reads a configuration source and its settings, compiles them
+//! into bundles, signs the release and publishes it to the origin.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
+
+mod compile;
+pub mod config;
+mod founding;
+pub mod keys;
+mod publisher;
+pub mod source;
+
+pub use compile::{CompileError, Progress, Stage};
+pub use founding::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
+pub use publisher::{PublishConfig, PublishError, Published, Publisher};

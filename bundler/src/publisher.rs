@@ -1,0 +1,377 @@
+//! Publishing: catch up with the origin, compile, sign, offer; and when
+//! another publisher was faster, again on top of its release.
+
+use crate::compile::{self, CompileError, LastPublished, Progress, Signed};
+use crate::config::Rootcast;
+use crate::keys::{KeyError, SecretKey};
+use crate::source::{Source, SourceLimits};
+use rootcast::limits::MAX_PUBLISH_TRIES;
+use rootcast::path::ChannelName;
+use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
+use rootcast::settings::{self, SettingsError};
+use rootcast_replica::{Member, MemberError, Replica, ReplicaError, Rule, Update, pull};
+use rootcast_store::{DiskStore, Store, StoreError};
+use rootcast_transport::{Connection, Endpoint, TransportError};
+use serde::Deserialize;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What a publisher is told. Paths are relative to the file's directory.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishConfig {
+    /// The directory of its identity, as `rootcast init` wrote it.
+    pub identity: PathBuf,
+    /// The file of its signing key.
+    pub key: PathBuf,
+    /// The directory of its state.
+    pub state: PathBuf,
+    /// Addresses of the origin.
+    pub origin: Vec<String>,
+}
+
+/// A publication failed. Nothing was published, unless it says that this is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The configuration could not be read.
+    #[error("{}: {source}", path.display())]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration has a mistake.
+    #[error("{}:{source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: SettingsError,
+    },
+    /// Its place in the platform is not usable.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// Its signing key is not usable.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Its store is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The source does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Its replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// No origin answers.
+    #[error("no origin could be reached: {0}")]
+    Unreachable(TransportError),
+    /// The connection broke.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The trust document does not let this key publish to this channel.
+    #[error("key {key} is not granted channel `{channel}`; the trust document must grant it")]
+    NotGranted {
+        /// The key.
+        key: rootcast::id::KeyId,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// The origin refuses it.
+    #[error("the origin refuses the release: {0}")]
+    Refused(String),
+    /// The relay that was asked is not the origin.
+    #[error("{0} is not the origin; publish to the relay that has no parents")]
+    NotOrigin(String),
+    /// Others were faster every time.
+    #[error("other publishers were faster {0} times in a row; try again")]
+    Overtaken(usize),
+    /// Blocking work was cut off by the end of the process.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What was published.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The release.
+    pub number: u64,
+    /// The source commit in hexadecimal; empty for a directory.
+    pub commit: String,
+    /// Files put or removed.
+    pub files_changed: u64,
+    /// Bytes of the edits of all bundles.
+    pub edit_bytes: u64,
+    /// Bundles in the release.
+    pub bundles: u64,
+    /// How often another publisher was faster.
+    pub overtaken: usize,
+    /// When the origin's answer came.
+    pub acknowledged: Instant,
+    /// False where a plain directory had not changed, so that nothing was published.
+    pub is_new: bool,
+}
+
+/// Publishes sources to an origin.
+pub struct Publisher {
+    member: Member,
+    key: Arc<SecretKey>,
+    state: PathBuf,
+    origin: Vec<String>,
+    endpoint: Endpoint,
+    connection: Option<Connection>,
+    replica: Option<Arc<Replica>>,
+    last: Option<LastPublished>,
+}
+
+fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
+    source.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PublishConfig {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`PublishError::ReadConfig`], or [`PublishError::Config`] with line and column.
+    pub fn load(path: &Path) -> Result<Self, PublishError> {
+        let read = |source| PublishError::ReadConfig { path: path.to_owned(), source };
+        let wrong = |source| PublishError::Config { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let mut config: Self = settings::parse_bytes(&bytes).map_err(wrong)?;
+        if config.origin.is_empty() {
+            return Err(wrong(SettingsError::at("", 0, "`origin` names no address")));
+        }
+        let directory = path.parent().unwrap_or(Path::new("."));
+        for path in [&mut config.identity, &mut config.key, &mut config.state] {
+            *path = directory.join(&*path);
+        }
+        Ok(config)
+    }
+}
+
+impl Publisher {
+    /// Opens a publisher. Needs no network yet.
+    ///
+    /// # Errors
+    /// When identity, key or socket are not usable.
+    pub fn open(config: &PublishConfig) -> Result<Self, PublishError> {
+        let member = Member::load(&config.identity)?;
+        let endpoint = Endpoint::dial_only(&member.identity)?;
+        Ok(Self {
+            key: Arc::new(SecretKey::load(&config.key)?),
+            state: config.state.clone(),
+            origin: config.origin.clone(),
+            endpoint,
+            connection: None,
+            replica: None,
+            last: None,
+            member,
+        })
+    }
+
+    /// Compiles a source and publishes it as the channel's next release.
+    ///
+    /// # Errors
+    /// See [`PublishError`]. After a lost connection it finds out by itself
+    /// whether the origin had taken the release.
+    pub async fn publish(
+        &mut self,
+        source: &Arc<Mutex<Source>>,
+        progress: Arc<Progress>,
+    ) -> Result<Published, PublishError> {
+        let settings = {
+            let mut source = lock(source);
+            let settings = Rootcast::read(&source).map_err(CompileError::from)?;
+            let file_size = settings.limits.file_size;
+            source.set_limits(SourceLimits { file_size, ..SourceLimits::default() });
+            settings
+        };
+        self.check_grant(&settings)?;
+        let replica = self.replica(&settings.channel)?;
+        let mut offered: Option<(Arc<Signed>, u64)> = None;
+        for overtaken in 0..MAX_PUBLISH_TRIES {
+            self.catch_up(&replica).await?;
+            if let Some((signed, files_changed)) = &offered
+                && Self::is_held(&replica, signed)
+            {
+                return Ok(Self::published(&settings, signed, *files_changed, overtaken));
+            }
+            let Some((signed, files_changed)) = self.make(source, &settings, &replica, &progress).await? else {
+                let number = replica.floors().number();
+                return Ok(Self::unchanged(&settings, number));
+            };
+            match self.offer(&signed).await {
+                Ok(PublishAnswer::Accepted(_)) => {
+                    let acknowledged = Instant::now();
+                    Self::adopt(&replica, &signed).await?;
+                    lock(source).accept();
+                    self.last = replica.held().map(|held| LastPublished {
+                        settings: settings.clone(),
+                        accepted: held.accepted(),
+                    });
+                    return Ok(Published { acknowledged, ..Self::published(&settings, &signed, files_changed, overtaken) });
+                }
+                Ok(PublishAnswer::Conflict(by)) => {
+                    tracing::info!(release = by.number, "another publisher was faster; compiling on top of it");
+                }
+                Ok(PublishAnswer::Refused(reason)) => return Err(PublishError::Refused(reason)),
+                Ok(PublishAnswer::NotOrigin) => {
+                    return Err(PublishError::NotOrigin(self.origin.join(", ")));
+                }
+                // It may or may not have been taken: catching up will tell.
+                Err(error) => {
+                    tracing::warn!(%error, "the connection broke while publishing");
+                    self.connection = None;
+                }
+            }
+            offered = Some((signed, files_changed));
+        }
+        Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
+    }
+
+    fn check_grant(&self, settings: &Rootcast) -> Result<(), PublishError> {
+        let key = self.key.public()?;
+        let grant = self.member.trust.trust().grant(&settings.channel);
+        if grant.is_some_and(|grant| grant.publishers.keys.contains(&key)) {
+            return Ok(());
+        }
+        Err(PublishError::NotGranted { key: key.id(), channel: settings.channel.clone() })
+    }
+
+    /// The publisher's own replica of the channel.
+    fn replica(&mut self, channel: &ChannelName) -> Result<Arc<Replica>, PublishError> {
+        if let Some(replica) = self.replica.as_ref().filter(|replica| replica.channel() == channel) {
+            return Ok(replica.clone());
+        }
+        let directory = self.state.join("channels").join(channel.as_str().replace('/', "%"));
+        let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
+        let evidence = Some(directory.join("evidence"));
+        let replica = Replica::open(store, self.member.trust.clone(), channel.clone(), false, evidence)?;
+        Ok(self.replica.insert(Arc::new(replica)).clone())
+    }
+
+    /// A connection to the first origin that answers.
+    async fn connected(&mut self) -> Result<Connection, PublishError> {
+        if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let mut last = None;
+        for address in &self.origin {
+            match self.endpoint.connect(address).await {
+                Ok(connection) => return Ok(self.connection.insert(connection).clone()),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or(PublishError::Stopped, PublishError::Unreachable))
+    }
+
+    /// Takes in what the origin has and we have not.
+    async fn catch_up(&mut self, replica: &Arc<Replica>) -> Result<(), PublishError> {
+        let connection = self.connected().await?;
+        loop {
+            let standing = replica.standing(&Interest::All);
+            let channel = replica.channel().clone();
+            let request = UpdateRequest { channel, interest: Interest::All, standing };
+            match pull(&connection, request).await {
+                Ok(Some((update, _))) => {
+                    let replica = replica.clone();
+                    let taken = tokio::task::spawn_blocking(move || {
+                        replica.receive(&update, &Interest::All, Rule::Follow)?;
+                        replica.collect()
+                    });
+                    taken.await.map_err(|_| PublishError::Stopped)??;
+                }
+                Ok(None) => return Ok(()),
+                Err(ReplicaError::NotFound) => {
+                    let reason = format!("it does not carry channel `{}`", replica.channel());
+                    return Err(PublishError::Refused(reason));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Compiles and signs; `None` where a directory has not changed.
+    async fn make(
+        &self,
+        source: &Arc<Mutex<Source>>,
+        settings: &Rootcast,
+        replica: &Arc<Replica>,
+        progress: &Arc<Progress>,
+    ) -> Result<Option<(Arc<Signed>, u64)>, PublishError> {
+        let (source, settings, replica) = (source.clone(), settings.clone(), replica.clone());
+        let (key, progress, last) = (self.key.clone(), progress.clone(), self.last.clone());
+        let platform = self.member.trust.trust().platform;
+        let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let made = tokio::task::spawn_blocking(move || {
+            let source = lock(&source);
+            let compiled = compile::compile(&source, &settings, &replica, last.as_ref(), &*progress)?;
+            let signed = compile::sign(&compiled, &settings, &replica, platform, &key, issued, &*progress)?;
+            let idle = source.commit().is_empty() && signed.edits.is_empty() && signed.number > 1;
+            Ok::<_, PublishError>((!idle).then(|| (Arc::new(signed), compiled.files_changed)))
+        });
+        made.await.map_err(|_| PublishError::Stopped)?
+    }
+
+    async fn offer(&mut self, signed: &Signed) -> Result<PublishAnswer, PublishError> {
+        let connection = self.connected().await?;
+        let (mut sender, mut receiver) = connection.open_bi().await?;
+        sender.send_message(&Opening::Publish(signed.publication.clone())).await?;
+        let mut edits = signed.edits.clone();
+        sender.send_all(&mut edits).await?;
+        sender.finish()?;
+        let answer = receiver.receive_message(rootcast::limits::MAX_OPENING).await?;
+        answer.ok_or(PublishError::Replica(ReplicaError::NotFound))
+    }
+
+    fn is_held(replica: &Replica, signed: &Signed) -> bool {
+        replica.held().is_some_and(|held| *held.bundles.release().document() == signed.publication.release)
+    }
+
+    /// Keeps what the origin took, so that the next compilation starts from it.
+    async fn adopt(replica: &Arc<Replica>, signed: &Arc<Signed>) -> Result<(), PublishError> {
+        let (replica, signed) = (replica.clone(), signed.clone());
+        let adopted = tokio::task::spawn_blocking(move || {
+            let update = Update::of_publication(signed.publication.clone(), signed.edits.clone());
+            replica.receive(&update, &Interest::All, Rule::Own)?;
+            replica.collect()
+        });
+        Ok(adopted.await.map_err(|_| PublishError::Stopped)??)
+    }
+
+    fn published(settings: &Rootcast, signed: &Signed, files_changed: u64, overtaken: usize) -> Published {
+        let document = &signed.publication.release;
+        let payload = rootcast::cose::unverified_payload(rootcast::cose::DocumentKind::Release, document);
+        let release = payload.ok().and_then(|payload| rootcast::release::Release::decode(&payload).ok());
+        Published {
+            channel: settings.channel.clone(),
+            number: signed.number,
+            commit: release.map(|release| release.commit_hex()).unwrap_or_default(),
+            files_changed,
+            edit_bytes: signed.edits.iter().map(|edit| edit.len() as u64).sum(),
+            bundles: signed.publication.leaves.len() as u64,
+            overtaken,
+            acknowledged: Instant::now(),
+            is_new: true,
+        }
+    }
+
+    fn unchanged(settings: &Rootcast, number: u64) -> Published {
+        Published {
+            channel: settings.channel.clone(),
+            number,
+            commit: String::new(),
+            files_changed: 0,
+            edit_bytes: 0,
+            bundles: 0,
+            overtaken: 0,
+            acknowledged: Instant::now(),
+            is_new: false,
+        }
+    }
+}
