@@ -1,0 +1,94 @@
+//! What goes wrong in a replica, and whose fault it is.
+
+use rootcast::acceptance::Refusal;
+use rootcast::codec::CodecError;
+use rootcast::edit::EditError;
+use rootcast::id::ObjectId;
+use rootcast::object::ReadError;
+use rootcast::path::BundleName;
+use rootcast::tree::TreeError;
+use rootcast::verify::VerifyError;
+use rootcast_store::StoreError;
+use rootcast_transport::TransportError;
+
+/// A replica could not do what was asked. It stays at what it held.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// What was offered does not verify. The peer's fault, or the publisher's.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// What was offered breaks the acceptance rule. It is kept as evidence.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// An edit does not apply.
+    #[error("bundle `{bundle}`: {source}")]
+    Edit {
+        /// The bundle.
+        bundle: BundleName,
+        /// Why.
+        source: EditError,
+    },
+    /// An object of our own store is missing or damaged; fetching it again may help.
+    #[error("{0} is missing or damaged in the store")]
+    NeedObject(ObjectId),
+    /// An update leaves out the content of a bundle that changed for us.
+    #[error("the update brings no content for bundle `{0}`, which changed")]
+    Incomplete(BundleName),
+    /// An update names a bundle that we did not ask for.
+    #[error("the update brings bundle `{0}`, which was not asked for")]
+    NotAsked(BundleName),
+    /// A publication that is not the next release.
+    #[error("the release does not follow the newest one")]
+    NotNext,
+    /// A publication breaks a rule of the origin.
+    #[error("{0}")]
+    Publication(&'static str),
+    /// The parent has not got the channel, or does not show it to us.
+    #[error("the parent has no channel that we may read under this name")]
+    NotFound,
+    /// The parent lacks objects that we need.
+    #[error("the parent could not supply {0} objects that are missing here")]
+    Unrepaired(usize),
+    /// A stored tree could not be read.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Bytes of our own store or of a message are not what they should be.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The connection failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Blocking work was cut off by the end of the process.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl ReplicaError {
+    /// Takes an edit's failure apart: what our store lacks is not the edit's fault.
+    pub(crate) fn edit(bundle: &BundleName, source: EditError) -> Self {
+        match source.refetch() {
+            Some(id) => Self::NeedObject(id),
+            None => Self::Edit { bundle: bundle.clone(), source },
+        }
+    }
+
+    /// Whether another parent, or the same one asked for a snapshot, may do better.
+    pub(crate) fn is_offer(&self) -> bool {
+        matches!(
+            self,
+            Self::Verify(_) | Self::Edit { .. } | Self::NeedObject(_) | Self::Incomplete(_) | Self::NotAsked(_)
+        )
+    }
+}
+
+impl From<ReadError> for ReplicaError {
+    fn from(error: ReadError) -> Self {
+        match error.refetch() {
+            Some(id) => Self::NeedObject(id),
+            None => Self::Tree(error.into()),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Following a parent: subscribe, take in what it pushes, heal, report; and
+//! when it is lost, the next one.
+
+use crate::repair::blocking;
+use crate::session::{pull, receive_update};
+use crate::{Received, Replica, ReplicaError, Rule, Update};
+use rootcast::limits::{MAX_FRAME, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX};
+use rootcast::protocol::{HostStatus, Interest, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome};
+use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What happens while a parent is followed.
+#[derive(Debug, Clone)]
+pub enum FollowEvent {
+    /// A parent answers.
+    Connected {
+        /// Its name.
+        parent: String,
+        /// Its address, as configured.
+        address: String,
+    },
+    /// A parent is lost, or could not be reached.
+    Lost {
+        /// Its address, as configured.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// A release is held and durable.
+    Held {
+        /// Its number.
+        number: u64,
+        /// All bytes that its update took on our streams.
+        bytes: u64,
+    },
+    /// An update failed; what was held stays.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What it takes to follow a parent.
+pub struct Follow {
+    /// Our end of the network.
+    pub endpoint: Endpoint,
+    /// Addresses of parents, the best first.
+    pub parents: Vec<String>,
+    /// What is kept up.
+    pub replica: Arc<Replica>,
+    /// Which bundles; a change subscribes anew.
+    pub interest: watch::Receiver<Interest>,
+    /// Whom we speak for; the newest report is sent up.
+    pub report: watch::Receiver<Vec<HostStatus>>,
+    /// Told what happens.
+    pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
+}
+
+/// Follows parents until the future is dropped: the first that answers, and
+/// on loss the next at once; after a round without success it waits, longer
+/// each time, with jitter.
+pub async fn follow(mut follow: Follow) {
+    look_for_damage(&follow.replica).await;
+    let mut wait = RETRY_FIRST;
+    loop {
+        for address in follow.parents.clone() {
+            let outcome = match follow.endpoint.connect(&address).await {
+                Ok(connection) => {
+                    let begun = tokio::time::Instant::now();
+                    let parent = connection.peer().to_string();
+                    (follow.events)(FollowEvent::Connected { parent, address: address.clone() });
+                    let outcome = session(&mut follow, &connection).await;
+                    connection.close(Code::LEAVING, "the child leaves");
+                    if begun.elapsed() > wait {
+                        wait = RETRY_FIRST;
+                    }
+                    outcome
+                }
+                Err(error) => Err(error.into()),
+            };
+            let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());
+            (follow.events)(FollowEvent::Lost { address, reason });
+        }
+        tokio::time::sleep(jitter(wait)).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// A wait of between half and all of `wait`, so that children that lost one
+/// parent together do not come back together.
+fn jitter(wait: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    wait / 2 + wait.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
+}
+
+/// Re-hashes the store once, so that damage is healed before it is needed.
+async fn look_for_damage(replica: &Arc<Replica>) {
+    let looked = replica.clone();
+    let outcome = blocking(move || {
+        let damage = looked.find_damage()?;
+        if !damage.is_empty() {
+            looked.restore_records(&damage)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome.await {
+        tracing::warn!(%error, "the store could not be checked");
+    }
+    replica.request_repair();
+}
+
+/// One subscription: its control stream's two ends.
+struct Control {
+    sender: Sender,
+    receiver: Receiver,
+    number: u64,
+}
+
+async fn subscribe(follow: &mut Follow, connection: &Connection, number: u64) -> Result<Control, ReplicaError> {
+    let interest = follow.interest.borrow_and_update().clone();
+    let standing = follow.replica.standing(&interest);
+    let channel = follow.replica.channel().clone();
+    let (mut sender, mut receiver) = connection.open_bi().await?;
+    let subscribe = Subscribe { channel, subscription: number, interest, standing };
+    sender.send_message(&Opening::Subscribe(subscribe)).await?;
+    let welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
+    welcome.ok_or(ReplicaError::NotFound)?;
+    Ok(Control { sender, receiver, number })
+}
+
+/// Follows one parent until it is lost.
+async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), ReplicaError> {
+    let mut control = subscribe(follow, connection, 1).await?;
+    follow.report.mark_changed();
+    let mut next_report = tokio::time::Instant::now();
+    let mut report_due = false;
+    let replica = follow.replica.clone();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => {
+                let mut stream = stream?;
+                if let Some(update) = receive_update(&mut stream).await? {
+                    let bytes = stream.bytes();
+                    if update.head.subscription == control.number {
+                        take_in(follow, connection, update, bytes).await?;
+                    }
+                }
+            }
+            changed = follow.interest.changed() => {
+                changed.map_err(|_| ReplicaError::Stopped)?;
+                control = subscribe(follow, connection, control.number + 1).await?;
+                follow.report.mark_changed();
+            }
+            changed = follow.report.changed(), if !report_due => {
+                changed.map_err(|_| ReplicaError::Stopped)?;
+                report_due = true;
+            }
+            // The newest report stands for those skipped in between.
+            () = tokio::time::sleep_until(next_report), if report_due => {
+                report_due = false;
+                next_report = tokio::time::Instant::now() + REPORT_GAP;
+                let report = Report(follow.report.borrow_and_update().clone());
+                control.sender.send_message(&report).await?;
+            }
+            _ = replica.repair.notified() => {
+                if replica.repair(connection).await? > 0 {
+                    replica.held.send_modify(|_| {});
+                }
+            }
+            end = control.receiver.receive_frame(MAX_FRAME) => {
+                if end?.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Takes in an update; where it does not fit, asks for one that does, and in
+/// the end for everything.
+async fn take_in(
+    follow: &Follow,
+    connection: &Connection,
+    update: Update,
+    bytes: u64,
+) -> Result<(), ReplicaError> {
+    let replica = &follow.replica;
+    let interest = follow.interest.borrow().clone();
+    let error = match attempt(replica, connection, &interest, update, bytes, follow).await {
+        Ok(()) => return Ok(()),
+        Err(error) if error.is_offer() => error,
+        // Evidence of a bad publisher is not this parent's doing; our own
+        // trouble (a full disk, say) passes. Either way what runs stays.
+        Err(error @ (ReplicaError::Refused(_) | ReplicaError::Store(_))) => {
+            (follow.events)(FollowEvent::Failed { reason: error.to_string() });
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    tracing::info!(%error, parent = %connection.peer(), "a pushed update does not fit; asking from where we stand");
+    let mut last = error;
+    let release = replica.standing(&interest).release;
+    for standing in [replica.standing(&interest), Standing { release, whole: Vec::new() }] {
+        let channel = replica.channel().clone();
+        let request = UpdateRequest { channel, interest: interest.clone(), standing };
+        let pulled = match pull(connection, request).await? {
+            Some((update, bytes)) => attempt(replica, connection, &interest, update, bytes, follow).await,
+            None => Ok(()),
+        };
+        match pulled {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    (follow.events)(FollowEvent::Failed { reason: last.to_string() });
+    Err(last)
+}
+
+/// Takes in one update, fetching objects that our own store turns out to lack.
+async fn attempt(
+    replica: &Arc<Replica>,
+    connection: &Connection,
+    interest: &Interest,
+    update: Update,
+    bytes: u64,
+    follow: &Follow,
+) -> Result<(), ReplicaError> {
+    replica.count_received(bytes);
+    let update = Arc::new(update);
+    for _ in 0..MAX_REPAIR_ROUNDS {
+        let (taking, update, interest) = (replica.clone(), update.clone(), interest.clone());
+        let outcome = blocking(move || {
+            let received = taking.receive(&update, &interest, Rule::Follow)?;
+            if let Err(error) = taking.collect() {
+                tracing::warn!(%error, "collection failed; nothing is lost");
+            }
+            Ok(received)
+        });
+        match outcome.await {
+            Ok(Received::Held(held)) => {
+                let number = held.accepted().number;
+                (follow.events)(FollowEvent::Held { number, bytes });
+                return Ok(());
+            }
+            Ok(Received::Known) => return Ok(()),
+            Err(ReplicaError::NeedObject(id)) => {
+                replica.fetch(connection, &[id]).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ReplicaError::Unrepaired(1))
+}

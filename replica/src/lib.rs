@@ -1,0 +1,216 @@
+//! The replica: what origin, relay, agent and publisher have in common.
+//!
+//! A [`Replica`] holds one channel's bundles, verified and durable. [`follow`]
+//! keeps it up with a parent; [`Replica::outgoing`] serves a child from it.
+//! Everything that decides is in core; everything durable is in the store.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
+
+mod cache;
+mod error;
+mod evidence;
+mod follow;
+mod member;
+mod outgoing;
+mod receive;
+mod repair;
+mod session;
+mod update;
+
+pub use error::ReplicaError;
+pub use follow::{Follow, FollowEvent, follow};
+pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
+pub use outgoing::Outgoing;
+use outgoing::Prepared;
+pub use receive::{Received, Rule};
+pub use session::{answer_objects, pull, receive_update};
+pub use update::Update;
+
+use cache::EditCache;
+use evidence::Evidence;
+use rootcast::acceptance::{Accepted, Floors};
+use rootcast::id::ProofHash;
+use rootcast::path::{BundleName, ChannelName};
+use rootcast::protocol::{Interest, Standing};
+use rootcast::trust::VerifiedTrust;
+use rootcast::verify::{ReleaseRecord, VerifiedBundles};
+use rootcast_store::Store;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Notify, watch};
+
+/// A release that a replica holds whole and durable, as far as it is interested.
+#[derive(Debug)]
+pub struct Held {
+    /// The verified release and its proved leaves.
+    pub bundles: VerifiedBundles,
+    /// The proof of those leaves.
+    pub siblings: Vec<ProofHash>,
+}
+
+impl Held {
+    /// Its number and hash.
+    pub fn accepted(&self) -> Accepted {
+        self.bundles.release().accepted()
+    }
+}
+
+impl Fresh {
+    /// Its number and hash.
+    pub fn accepted(&self) -> Accepted {
+        self.held.accepted()
+    }
+}
+
+/// A release that is verified and complete, with its log's edits at hand. It
+/// may be on its way to the disk still: what it holds verifies itself, so a
+/// child may have it before we do (architecture invariant 6).
+#[derive(Debug)]
+pub struct Fresh {
+    held: Arc<Held>,
+    /// What was held when it came.
+    before: Option<Arc<Held>>,
+    edits: BTreeMap<BundleName, bytes::Bytes>,
+}
+
+/// One channel's bundles, verified and durable.
+pub struct Replica {
+    store: Arc<dyn Store>,
+    trust: Arc<VerifiedTrust>,
+    channel: ChannelName,
+    keep_log: bool,
+    held: watch::Sender<Option<Arc<Held>>>,
+    fresh: watch::Sender<Option<Arc<Fresh>>>,
+    evidence: Evidence,
+    cache: EditCache,
+    prepared: Prepared,
+    repair: Notify,
+    healed: AtomicU64,
+    received: AtomicU64,
+    collected_at: AtomicU64,
+}
+
+impl Replica {
+    /// Opens the replica of a channel over a store, and verifies anew what the
+    /// store holds. `keep_log`: whether edits are kept for children.
+    /// `evidence`: where offers that break the acceptance rule are kept.
+    ///
+    /// # Errors
+    /// When the store fails. A damaged record is none: an older one is held
+    /// until the newest has been fetched again, and floors stay.
+    pub fn open(
+        store: Arc<dyn Store>,
+        trust: Arc<VerifiedTrust>,
+        channel: ChannelName,
+        keep_log: bool,
+        evidence: Option<PathBuf>,
+    ) -> Result<Self, ReplicaError> {
+        let mut newest = None;
+        let (first, last) = (store.oldest_release().unwrap_or(1), store.latest_release().unwrap_or(0));
+        for number in (first..=last).rev() {
+            match Self::load(&*store, &trust, &channel, number) {
+                Ok(Some(held)) => {
+                    newest = Some(Arc::new(held));
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%channel, number, %error, "a stored release is not usable"),
+            }
+        }
+        Ok(Self {
+            store,
+            trust,
+            channel,
+            keep_log,
+            held: watch::Sender::new(newest),
+            fresh: watch::Sender::new(None),
+            evidence: Evidence::new(evidence),
+            cache: EditCache::default(),
+            prepared: Prepared::default(),
+            repair: Notify::new(),
+            healed: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            collected_at: AtomicU64::new(0),
+        })
+    }
+
+    fn load(
+        store: &dyn Store,
+        trust: &VerifiedTrust,
+        channel: &ChannelName,
+        number: u64,
+    ) -> Result<Option<Held>, ReplicaError> {
+        let Some(bytes) = store.release(number)? else { return Ok(None) };
+        let record: ReleaseRecord = rootcast::codec::decode(&bytes, rootcast::limits::MAX_RECORD)?;
+        let bundles = record.verify(trust, channel)?;
+        Ok(Some(Held { bundles, siblings: record.siblings }))
+    }
+
+    /// The channel.
+    pub fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+    /// The trust document in force.
+    pub fn trust(&self) -> &Arc<VerifiedTrust> {
+        &self.trust
+    }
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+    /// The newest release held; none before the first.
+    pub fn held(&self) -> Option<Arc<Held>> {
+        self.held.borrow().clone()
+    }
+    /// Changes when a newer release is held.
+    pub fn watch_held(&self) -> watch::Receiver<Option<Arc<Held>>> {
+        self.held.subscribe()
+    }
+    /// Changes when a newer release can be forwarded.
+    pub fn watch_fresh(&self) -> watch::Receiver<Option<Arc<Fresh>>> {
+        self.fresh.subscribe()
+    }
+    /// The highest statements accepted.
+    pub fn floors(&self) -> Floors {
+        self.store.floors()
+    }
+    /// Damaged objects healed since the start.
+    pub fn healed(&self) -> u64 {
+        self.healed.load(Ordering::Relaxed)
+    }
+    /// Bytes of updates received since the start.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+    /// Offers that broke the acceptance rule since the start.
+    pub fn refused(&self) -> u64 {
+        self.evidence.count()
+    }
+    /// Asks whoever follows a parent to look for damage and fetch what is missing.
+    pub fn request_repair(&self) {
+        self.repair.notify_one();
+    }
+
+    /// The release record of a number, verified anew.
+    ///
+    /// # Errors
+    /// When the store fails or the record does not verify.
+    pub fn release(&self, number: u64) -> Result<Option<Held>, ReplicaError> {
+        Self::load(&*self.store, &self.trust, &self.channel, number)
+    }
+
+    /// Where this replica stands, as it tells a parent. Bundles count as whole
+    /// where their tree is held: damage is found later, and healed then.
+    pub fn standing(&self, interest: &Interest) -> Standing {
+        match self.held() {
+            None => Standing { release: None, whole: Vec::new() },
+            Some(held) => {
+                let names = held.bundles.leaves().values().map(|leaf| leaf.name.clone());
+                let whole = names.filter(|name| interest.covers(name)).collect();
+                Standing { release: Some(held.accepted()), whole }
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Serving a child: what it lacks, from where it stands.
+
+use crate::{Held, Replica, ReplicaError};
+use bytes::Bytes;
+use rootcast::acceptance::Accepted;
+use rootcast::edit;
+use rootcast::id::{EditHash, NodeId};
+use rootcast::limits::PREPARED_UPDATES;
+use rootcast::merkle;
+use rootcast::object::ObjectSource;
+use rootcast::path::BundleName;
+use rootcast::protocol::{EditBase, EditHead, Interest, ListedBundle, Standing, UpdateHead};
+use rootcast::release::BundleLeaf;
+use rootcast::tree::empty_root;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// An update ready to be sent.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The release that it brings.
+    pub accepted: Accepted,
+    /// Its head, for subscription 0.
+    pub head: UpdateHead,
+    /// The edits, in the head's order.
+    pub edits: Vec<Bytes>,
+    /// Where the child stands once it has taken it in.
+    pub standing: Standing,
+}
+
+/// Updates made lately: children that stand alike get the same one.
+#[derive(Default)]
+pub(crate) struct Prepared(Mutex<VecDeque<(Key, Arc<Outgoing>)>>);
+
+#[derive(PartialEq, Clone)]
+struct Key {
+    target: Accepted,
+    interest: Interest,
+    standing: Standing,
+}
+
+impl Prepared {
+    fn find(&self, key: &Key) -> Option<Arc<Outgoing>> {
+        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        made.iter().find(|(held, _)| held == key).map(|(_, outgoing)| outgoing.clone())
+    }
+
+    fn keep(&self, key: Key, outgoing: Arc<Outgoing>) {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push_back((key, outgoing));
+        if made.len() > PREPARED_UPDATES {
+            made.pop_front();
+        }
+    }
+}
+
+/// The release to bring a child to, and where its logged edits are.
+struct Target {
+    held: Arc<Held>,
+    /// The release that the child stands at, where we still know it.
+    before: Option<Arc<Held>>,
+    /// The edits of `held`, where it came just now.
+    fresh: Option<BTreeMap<BundleName, Bytes>>,
+}
+
+impl Replica {
+    /// The update that brings a child from `standing` to the newest release;
+    /// `None` when it has all of it.
+    ///
+    /// # Errors
+    /// When the store fails, or this replica has not all bundles and so cannot serve.
+    pub async fn outgoing(
+        self: &Arc<Self>,
+        interest: &Interest,
+        standing: &Standing,
+    ) -> Result<Option<Arc<Outgoing>>, ReplicaError> {
+        let Some(target) = self.target(interest, standing)? else { return Ok(None) };
+        let (interest, standing) = (interest.clone(), standing.clone());
+        let key = Key { target: target.held.accepted(), interest, standing };
+        if let Some(made) = self.prepared.find(&key) {
+            return Ok(Some(made));
+        }
+        let made = self.prepare(&target, &key.interest, &key.standing).await?.map(Arc::new);
+        if let Some(outgoing) = &made {
+            self.prepared.keep(key, outgoing.clone());
+        }
+        Ok(made)
+    }
+
+    fn target(&self, interest: &Interest, standing: &Standing) -> Result<Option<Target>, ReplicaError> {
+        let fresh = self.fresh.borrow().clone();
+        if let Some(fresh) = fresh {
+            let release = fresh.held.bundles.release().release();
+            let follows = match (&standing.release, &fresh.before) {
+                (Some(at), Some(before)) => before.accepted() == *at && release.previous == Some(at.hash),
+                (None, None) => true,
+                _ => false,
+            };
+            // Only what the log's edits alone can bring: what a child has not
+            // whole needs trees that may not be on disk yet.
+            let whole = |name: &BundleName| standing.whole.contains(name);
+            let known = |name: &BundleName| fresh.before.as_ref().is_some_and(|b| b.bundles.leaf(name).is_some());
+            let covered = fresh.held.bundles.leaves().values().filter(|leaf| interest.covers(&leaf.name));
+            if follows && covered.into_iter().all(|leaf| whole(&leaf.name) || !known(&leaf.name)) {
+                let (held, before) = (fresh.held.clone(), fresh.before.clone());
+                return Ok(Some(Target { held, before, fresh: Some(fresh.edits.clone()) }));
+            }
+        }
+        let Some(held) = self.held() else { return Ok(None) };
+        let lacks = |leaf: &BundleLeaf| interest.covers(&leaf.name) && !standing.whole.contains(&leaf.name);
+        let older = standing.release.is_none_or(|at| at.number < held.accepted().number);
+        let same = standing.release == Some(held.accepted());
+        if !older && !(same && held.bundles.leaves().values().any(lacks)) {
+            return Ok(None);
+        }
+        let before = match standing.release {
+            None => None,
+            Some(at) if at == held.accepted() => Some(held.clone()),
+            Some(at) => self.release(at.number).ok().flatten().map(Arc::new).filter(|b| b.accepted() == at),
+        };
+        Ok(Some(Target { held, before, fresh: None }))
+    }
+
+    async fn prepare(
+        self: &Arc<Self>,
+        target: &Target,
+        interest: &Interest,
+        standing: &Standing,
+    ) -> Result<Option<Outgoing>, ReplicaError> {
+        let bundles = &target.held.bundles;
+        if !bundles.is_complete() {
+            return Err(ReplicaError::NotFound);
+        }
+        let hashes: Vec<_> = bundles.leaves().values().map(BundleLeaf::hash).collect();
+        let covered: Vec<(u64, &BundleLeaf)> = bundles
+            .leaves()
+            .iter()
+            .filter(|(_, leaf)| interest.covers(&leaf.name))
+            .map(|(index, leaf)| (*index, leaf))
+            .collect();
+        if covered.is_empty() {
+            return Ok(None);
+        }
+        let whole: BTreeSet<&BundleName> = standing.whole.iter().collect();
+        let at_before = |index: &u64| target.before.as_ref().and_then(|b| b.bundles.leaves().get(index));
+        // A child keeps unlisted leaves only where every bundle kept its place.
+        let keep_others = target.before.as_ref().is_some_and(|before| {
+            before.bundles.leaves().iter().all(|(index, old)| {
+                let stays = bundles.leaves().get(index).is_some_and(|new| new.name == old.name);
+                stays || !interest.covers(&old.name)
+            })
+        });
+        let (mut listed, mut edits) = (Vec::new(), Vec::new());
+        for (index, leaf) in &covered {
+            let old = target.before.as_ref().and_then(|b| b.bundles.leaf(&leaf.name));
+            let old = old.filter(|_| whole.contains(&leaf.name));
+            let edit = self.edit_for(target, old, leaf).await?;
+            if keep_others && edit.is_none() && old.is_some() && at_before(index) == Some(leaf) {
+                continue;
+            }
+            let head = edit.as_ref().map(|(base, bytes)| EditHead { base: *base, length: bytes.len() as u64 });
+            listed.push(ListedBundle { index: *index, leaf: (*leaf).clone(), edit: head });
+            edits.extend(edit.map(|(_, bytes)| bytes));
+        }
+        let indices: Vec<u64> = covered.iter().map(|(index, _)| *index).collect();
+        let accepted = target.held.accepted();
+        let head = UpdateHead {
+            subscription: 0,
+            release: bundles.release().document().clone(),
+            listed,
+            keep_others,
+            siblings: merkle::prove(&hashes, &indices),
+        };
+        let whole = covered.iter().map(|(_, leaf)| leaf.name.clone()).collect();
+        let standing = Standing { release: Some(accepted), whole };
+        Ok(Some(Outgoing { accepted, head, edits, standing }))
+    }
+
+    /// How a child that holds `old` of a bundle gets `new`; `None` if it has it.
+    async fn edit_for(
+        self: &Arc<Self>,
+        target: &Target,
+        old: Option<&BundleLeaf>,
+        new: &BundleLeaf,
+    ) -> Result<Option<(EditBase, Bytes)>, ReplicaError> {
+        if old.map_or_else(empty_root, |old| old.root) == new.root {
+            return Ok(None);
+        }
+        if let Some(edits) = &target.fresh {
+            // A bundle without an edit here is one that did not change, met above.
+            let edit = edits.get(&new.name).ok_or_else(|| ReplicaError::Incomplete(new.name.clone()))?;
+            return Ok(Some((EditBase::Logged, edit.clone())));
+        }
+        let Some(old) = old else {
+            return Ok(Some((EditBase::Empty, self.computed(empty_root(), new.root).await?)));
+        };
+        if old.sequence.checked_add(1) == Some(new.sequence)
+            && let Ok(Some(edit)) = self.store.edit(&new.name, new.sequence)
+            && old.chain.next(&EditHash::of(&edit)) == new.chain
+        {
+            return Ok(Some((EditBase::Logged, edit)));
+        }
+        match self.computed(old.root, new.root).await {
+            Ok(edit) => Ok(Some((EditBase::Held, edit))),
+            // The old tree is no longer here: then all of the new one.
+            Err(ReplicaError::NeedObject(_) | ReplicaError::Edit { .. }) => {
+                Ok(Some((EditBase::Empty, self.computed(empty_root(), new.root).await?)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An edit between two trees that the store holds.
+    async fn computed(self: &Arc<Self>, from: NodeId, to: NodeId) -> Result<Bytes, ReplicaError> {
+        let replica = self.clone();
+        let make = async move {
+            let encoding = tokio::task::spawn_blocking(move || {
+                let source: &dyn ObjectSource = &*replica.store;
+                edit::encode((source, from), (source, to)).map_err(|error| {
+                    if error.refetch().is_some() {
+                        replica.request_repair();
+                    }
+                    error
+                })
+            });
+            match encoding.await {
+                Ok(Ok(edit)) => Ok(Bytes::from(edit)),
+                Ok(Err(error)) => match error.refetch() {
+                    Some(id) => Err(ReplicaError::NeedObject(id)),
+                    None => match error {
+                        edit::EditError::Tree(error) => Err(error.into()),
+                        _ => Err(ReplicaError::Publication("an edit between two releases is over the limits")),
+                    },
+                },
+                Err(_) => Err(ReplicaError::Stopped),
+            }
+        };
+        self.cache.get((from, to), make).await
+    }
+}

@@ -1,0 +1,212 @@
+//! Taking in an update: verify, judge, apply, make durable, tell.
+
+use crate::{Fresh, Held, Replica, ReplicaError, Update};
+use rootcast::acceptance::{Floors, Verdict, judge};
+use rootcast::codec;
+use rootcast::object::ObjectSource;
+use rootcast::path::BundleName;
+use rootcast::protocol::{EditBase, Interest};
+use rootcast::release::BundleLeaf;
+use rootcast::tree::empty_root;
+use rootcast::verify::{Admitted, ReleaseRecord, VerifiedBundles, VerifyError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Under which rule an update is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A replica's: what a parent sent.
+    Follow,
+    /// The origin's: what a publisher sent must be exactly the next release,
+    /// whole, with the log's own edits.
+    Origin,
+    /// A publisher's own: the origin took it, and its trees are in the store already.
+    Own,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone)]
+pub enum Received {
+    /// It is held and durable.
+    Held(Arc<Held>),
+    /// It was held already.
+    Known,
+}
+
+impl Replica {
+    /// Takes in an update. Blocking: runs on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// The replica stays at what it held; see [`ReplicaError`].
+    pub fn receive(&self, update: &Update, interest: &Interest, rule: Rule) -> Result<Received, ReplicaError> {
+        let release = self.trust.release(&self.channel, &update.head.release)?;
+        let floors = self.store.floors();
+        let held = self.held();
+        let verdict = judge(&floors, &release.offer()).inspect_err(|refusal| {
+            self.evidence.keep(refusal, release.accepted().hash, release.document());
+        });
+        if rule == Rule::Origin && !matches!(verdict, Ok(Verdict::Next)) {
+            return Err(ReplicaError::NotNext);
+        }
+        let verdict = verdict?;
+        let leaves = Self::leaves(update, held.as_deref());
+        let bundles = release.bundles(leaves, &update.head.siblings)?;
+        if let Some(other) = bundles.leaves().values().find(|leaf| !interest.covers(&leaf.name)) {
+            return Err(ReplicaError::NotAsked(other.name.clone()));
+        }
+        let gains = held.as_ref().is_none_or(|held| {
+            held.accepted().number < bundles.release().accepted().number
+                || bundles.leaves().values().any(|leaf| held.bundles.leaf(&leaf.name).is_none())
+        });
+        if verdict == Verdict::Same && !gains && update.edits.is_empty() {
+            return Ok(Received::Known);
+        }
+        if rule == Rule::Origin {
+            Self::check_publication(&bundles, update, held.as_deref())?;
+        }
+        let admitted = Self::admit(&bundles, update, held.as_deref())?;
+        // The origin tells nobody before it is durable; a relay may (invariant 6).
+        if rule == Rule::Follow {
+            self.offer_fresh(&bundles, update, verdict, held.clone());
+        }
+        self.keep(&bundles, update, &admitted, &floors, rule)?;
+        let now = Arc::new(Held { bundles: bundles.clone(), siblings: update.head.siblings.clone() });
+        self.held.send_replace(Some(now.clone()));
+        if rule == Rule::Origin {
+            self.offer_fresh(&bundles, update, verdict, held);
+        }
+        Ok(Received::Held(now))
+    }
+
+    /// The leaves that an update says a replica has: those listed, and those it keeps.
+    fn leaves(update: &Update, held: Option<&Held>) -> BTreeMap<u64, BundleLeaf> {
+        let mut leaves = match held {
+            Some(held) if update.head.keep_others => held.bundles.leaves().clone(),
+            _ => BTreeMap::new(),
+        };
+        leaves.extend(update.head.listed.iter().map(|listed| (listed.index, listed.leaf.clone())));
+        leaves
+    }
+
+    /// Admits the edits, and checks that every bundle is held, edited or empty.
+    fn admit<'e>(
+        bundles: &VerifiedBundles,
+        update: &'e Update,
+        held: Option<&Held>,
+    ) -> Result<Vec<(BundleName, Admitted<'e>)>, ReplicaError> {
+        let before = |name: &BundleName| held.and_then(|held| held.bundles.leaf(name));
+        let mut edits: BTreeMap<&BundleName, _> = BTreeMap::new();
+        for (listed, edit) in update.listed() {
+            if let Some(edit) = edit {
+                edits.insert(&listed.leaf.name, edit);
+            }
+        }
+        let mut admitted = Vec::new();
+        for leaf in bundles.leaves().values() {
+            let name = &leaf.name;
+            let base = before(name).map_or_else(empty_root, |leaf| leaf.root);
+            match edits.get(name) {
+                None if base == leaf.root => {}
+                None => return Err(ReplicaError::Incomplete(name.clone())),
+                Some((EditBase::Logged, bytes)) => {
+                    admitted.push((name.clone(), bundles.admit_logged(name, before(name), bytes)?));
+                }
+                Some((EditBase::Held, bytes)) => {
+                    admitted.push((name.clone(), bundles.admit_direct(name, base, bytes)?));
+                }
+                Some((EditBase::Empty, bytes)) => {
+                    admitted.push((name.clone(), bundles.admit_direct(name, empty_root(), bytes)?));
+                }
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// Applies and commits: one batch, one release.
+    fn keep(
+        &self,
+        bundles: &VerifiedBundles,
+        update: &Update,
+        admitted: &[(BundleName, Admitted<'_>)],
+        floors: &Floors,
+        rule: Rule,
+    ) -> Result<(), ReplicaError> {
+        let source: &dyn ObjectSource = &*self.store;
+        let mut batch = self.store.begin()?;
+        for (name, admitted) in admitted {
+            let is_here = rule == Rule::Own
+                && bundles.root(name).is_some_and(|root| self.store.contains(&root.into()));
+            if is_here {
+                continue;
+            }
+            admitted.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
+        }
+        if self.keep_log {
+            for (listed, edit) in update.listed() {
+                if let Some((EditBase::Logged, bytes)) = edit {
+                    batch.put_edit(&listed.leaf.name, listed.leaf.sequence, bytes.clone())?;
+                }
+            }
+        }
+        let accepted = bundles.release().accepted();
+        let record = ReleaseRecord::new(bundles, &update.head.siblings);
+        batch.put_release(accepted.number, codec::encode(&record).into())?;
+        let trust_version = self.trust.trust().version.max(floors.trust_version);
+        batch.commit(Floors { trust_version, release: Some(accepted), ..*floors })?;
+        Ok(())
+    }
+
+    /// Lets children have a release that is complete and whose edits are all the log's own.
+    fn offer_fresh(
+        &self,
+        bundles: &VerifiedBundles,
+        update: &Update,
+        verdict: Verdict,
+        before: Option<Arc<Held>>,
+    ) {
+        let logged = update.listed().all(|(_, edit)| !matches!(edit, Some((EditBase::Held | EditBase::Empty, _))));
+        if verdict != Verdict::Next || !bundles.is_complete() || !logged {
+            return;
+        }
+        let edits = update
+            .listed()
+            .filter_map(|(listed, edit)| edit.map(|(_, bytes)| (listed.leaf.name.clone(), bytes.clone())))
+            .collect();
+        let held = Held { bundles: bundles.clone(), siblings: Vec::new() };
+        self.fresh.send_replace(Some(Arc::new(Fresh { held: Arc::new(held), before, edits })));
+    }
+
+    /// The origin's own rules: whole, consistent, and nothing but the log's edits.
+    fn check_publication(
+        bundles: &VerifiedBundles,
+        update: &Update,
+        held: Option<&Held>,
+    ) -> Result<(), ReplicaError> {
+        let refuse = |reason| Err(ReplicaError::Publication(reason));
+        if !bundles.is_complete() {
+            return refuse("the publication does not bring all leaves of the release");
+        }
+        let release = bundles.release().release();
+        let sum = |of: fn(&BundleLeaf) -> u64| bundles.leaves().values().map(of).fold(0, u64::saturating_add);
+        if (release.files, release.bytes) != (sum(|leaf| leaf.files), sum(|leaf| leaf.bytes)) {
+            return refuse("the release's totals are not those of its bundles");
+        }
+        let plan = rootcast::layers::PLAN_BUNDLE;
+        let has_plan = bundles.leaves().values().any(|leaf| leaf.name.as_str() == plan);
+        if bundles.leaves().len() > 1 && !has_plan {
+            return refuse("a release of several bundles needs the bundle `plan`");
+        }
+        for (listed, edit) in update.listed() {
+            let before = held.and_then(|held| held.bundles.leaf(&listed.leaf.name));
+            if edit.is_none() && before != Some(&listed.leaf) {
+                return Err(VerifyError::Chain(listed.leaf.name.clone()).into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,174 @@
+//! Finding what the store lacks, and fetching exactly that.
+
+use crate::session::fetch_objects;
+use crate::{Replica, ReplicaError};
+use rootcast::id::ObjectId;
+use rootcast::limits::{MAX_OBJECTS_PER_REQUEST, MAX_REPAIR_ROUNDS};
+use rootcast::object::{ObjectSource, ReadError};
+use rootcast::tree::{Tree, TreeError};
+use rootcast_store::{Damage, RecordId, Retained};
+use rootcast_transport::Connection;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Replica {
+    /// Re-hashes the whole store; damage found counts as absent from then on.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn find_damage(&self) -> Result<Vec<Damage>, ReplicaError> {
+        let damage = self.store.verify(&mut |_, _| {})?;
+        for damage in &damage {
+            tracing::warn!(channel = %self.channel, %damage, "the store is damaged");
+        }
+        Ok(damage)
+    }
+
+    /// Objects of the held release that are missing, as far as they can be
+    /// known: below a missing node nothing is. Blocking.
+    fn missing(&self) -> Result<Vec<ObjectId>, ReplicaError> {
+        let Some(held) = self.held() else { return Ok(Vec::new()) };
+        let mut missing = Vec::new();
+        let mut seen = HashSet::new();
+        for leaf in held.bundles.leaves().values() {
+            self.missing_below(leaf.root, &mut seen, &mut missing)?;
+        }
+        Ok(missing)
+    }
+
+    fn missing_below(
+        &self,
+        root: rootcast::id::NodeId,
+        seen: &mut HashSet<ObjectId>,
+        missing: &mut Vec<ObjectId>,
+    ) -> Result<(), ReplicaError> {
+        let source: &dyn ObjectSource = &*self.store;
+        let tree = match Tree::open(source, root) {
+            Ok(tree) => tree,
+            Err(TreeError::Read(ReadError::Missing(id) | ReadError::Damaged(id))) => {
+                missing.push(id);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        tree.objects::<ReplicaError>(&mut |id| {
+            if !seen.insert(id) {
+                return Ok(false);
+            }
+            // Nodes and lists are read to go on below them; a blob's bytes were
+            // looked at by `find_damage`, so for it being there is enough.
+            let there = match id {
+                ObjectId::Blob(_) => self.store.contains(&id),
+                ObjectId::Node(_) | ObjectId::ChunkList(_) => source.read(&id).is_ok(),
+            };
+            if !there {
+                missing.push(id);
+            }
+            Ok(there)
+        })
+    }
+
+    /// Fetches what the held release lacks here, level by level, and nothing else.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Unrepaired`] when the parent does not have it either.
+    pub(crate) async fn repair(self: &Arc<Self>, connection: &Connection) -> Result<u64, ReplicaError> {
+        let mut fetched = 0;
+        for _ in 0..MAX_REPAIR_ROUNDS {
+            let replica = self.clone();
+            let missing = blocking(move || replica.missing()).await?;
+            if missing.is_empty() {
+                return Ok(fetched);
+            }
+            for some in missing.chunks(MAX_OBJECTS_PER_REQUEST) {
+                fetched += self.fetch(connection, some).await?;
+            }
+        }
+        let replica = self.clone();
+        match blocking(move || replica.missing()).await?.len() {
+            0 => Ok(fetched),
+            left => Err(ReplicaError::Unrepaired(left)),
+        }
+    }
+
+    /// Fetches these objects and makes them durable.
+    pub(crate) async fn fetch(
+        self: &Arc<Self>,
+        connection: &Connection,
+        objects: &[ObjectId],
+    ) -> Result<u64, ReplicaError> {
+        let fetched = fetch_objects(connection, &self.channel, objects).await?;
+        if fetched.is_empty() {
+            return Err(ReplicaError::Unrepaired(objects.len()));
+        }
+        let count = fetched.len() as u64;
+        let replica = self.clone();
+        blocking(move || {
+            let mut batch = replica.store.begin()?;
+            for (id, bytes) in fetched {
+                batch.write(id, bytes).map_err(TreeError::from)?;
+            }
+            Ok(batch.commit(replica.store.floors())?)
+        })
+        .await?;
+        self.healed.fetch_add(count, Ordering::Relaxed);
+        tracing::info!(channel = %self.channel, objects = count, parent = %connection.peer(), "healed");
+        Ok(count)
+    }
+
+    /// Drops what no retained release reaches, once enough has gathered. Blocking.
+    ///
+    /// # Errors
+    /// When the store fails; nothing is lost then.
+    pub fn collect(&self) -> Result<(), ReplicaError> {
+        let stats = self.store.stats();
+        let last = self.collected_at.load(Ordering::Relaxed);
+        if stats.bytes_on_disk < last.saturating_mul(2).saturating_add(rootcast::limits::COLLECT_FROM) {
+            return Ok(());
+        }
+        let Some(newest) = self.held() else { return Ok(()) };
+        let newest = newest.accepted().number;
+        let oldest = newest.saturating_sub(rootcast::limits::RETAINED_RELEASES - 1).max(1);
+        let mut retained = Retained { oldest_release: oldest, ..Retained::default() };
+        let source: &dyn ObjectSource = &*self.store;
+        let mut edits = BTreeMap::new();
+        for number in oldest..=newest {
+            let Some(held) = self.release(number)? else { continue };
+            for leaf in held.bundles.leaves().values() {
+                edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
+                Tree::open(source, leaf.root)?.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id)))?;
+            }
+        }
+        retained.edits = edits;
+        let collected = self.store.collect(&retained)?;
+        self.collected_at.store(self.store.stats().bytes_on_disk, Ordering::Relaxed);
+        if !collected.damaged.is_empty() {
+            self.request_repair();
+        }
+        tracing::debug!(channel = %self.channel, freed = collected.bytes_freed, "collected");
+        Ok(())
+    }
+
+    /// Whether the newest record can be read; if not it is written again from memory. Blocking.
+    pub(crate) fn restore_records(&self, damage: &[Damage]) -> Result<(), ReplicaError> {
+        let Some(held) = self.held() else { return Ok(()) };
+        let number = held.accepted().number;
+        let lost = damage.iter().any(|damage| *damage == Damage::Record(RecordId::Release(number)));
+        if lost || self.store.release(number).ok().flatten().is_none() {
+            let record = rootcast::verify::ReleaseRecord::new(&held.bundles, &held.siblings);
+            let mut batch = self.store.begin()?;
+            batch.put_release(number, rootcast::codec::encode(&record).into())?;
+            batch.commit(self.store.floors())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs work that may wait for the disk on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
+) -> Result<T, ReplicaError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ReplicaError::Stopped)?
+}

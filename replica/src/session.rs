@@ -1,0 +1,142 @@
+//! Updates and objects over a connection: one question, one answer.
+
+use crate::{Outgoing, ReplicaError, Update};
+use bytes::Bytes;
+use rootcast::id::ObjectId;
+use rootcast::limits::{MAX_EDIT, MAX_FRAME, MAX_OBJECT, MAX_OBJECTS_ANSWER};
+use rootcast::object::ObjectSource;
+use rootcast::path::ChannelName;
+use rootcast::protocol::{
+    ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateRequest,
+};
+use rootcast_transport::{Connection, Receiver, Sender, frame_of};
+
+impl Outgoing {
+    /// Sends the update of a subscription, head and edits with one write, and
+    /// returns how many bytes the stream took.
+    ///
+    /// # Errors
+    /// When the child or the network fails.
+    pub async fn push(&self, subscription: u64, sender: &mut Sender) -> Result<u64, ReplicaError> {
+        let head = UpdateHead { subscription, ..self.head.clone() };
+        self.send(frame_of(&head)?, sender).await
+    }
+
+    /// Sends the update as the answer to a pull.
+    ///
+    /// # Errors
+    /// When the child or the network fails.
+    pub async fn answer(&self, sender: &mut Sender) -> Result<u64, ReplicaError> {
+        self.send(frame_of(&UpdateAnswer::Update(self.head.clone()))?, sender).await
+    }
+
+    async fn send(&self, head: Bytes, sender: &mut Sender) -> Result<u64, ReplicaError> {
+        let mut pieces: Vec<Bytes> = core::iter::once(head).chain(self.edits.iter().cloned()).collect();
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        // One small buffer leaves as one datagram; large ones are not copied.
+        if bytes <= rootcast::limits::FRAME_CONTENT / 16 {
+            pieces = vec![Bytes::from(pieces.concat())];
+        }
+        sender.send_all(&mut pieces).await?;
+        sender.finish()?;
+        Ok(bytes)
+    }
+}
+
+/// Reads an update from an update stream.
+///
+/// # Errors
+/// When the parent or the network fails, or an edit is over its bound.
+pub async fn receive_update(receiver: &mut Receiver) -> Result<Option<Update>, ReplicaError> {
+    match receiver.receive_message::<UpdateHead>(MAX_FRAME).await? {
+        Some(head) => Ok(Some(receive_edits(head, receiver).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn receive_edits(head: UpdateHead, receiver: &mut Receiver) -> Result<Update, ReplicaError> {
+    let mut edits = Vec::new();
+    let mut left = MAX_EDIT;
+    for edit in head.listed.iter().filter_map(|listed| listed.edit) {
+        let bytes = receiver.receive_exact(edit.length, left).await?;
+        left = left.saturating_sub(edit.length);
+        edits.push(bytes);
+    }
+    receiver.receive_end().await?;
+    Ok(Update { head, edits })
+}
+
+/// Asks a parent for one update.
+///
+/// # Errors
+/// When the parent or the network fails, or the channel is not found.
+pub async fn pull(
+    connection: &Connection,
+    request: UpdateRequest,
+) -> Result<Option<(Update, u64)>, ReplicaError> {
+    let (mut sender, mut receiver) = connection.open_bi().await?;
+    sender.send_message(&Opening::Update(request)).await?;
+    sender.finish()?;
+    match receiver.receive_message::<UpdateAnswer>(MAX_FRAME).await? {
+        Some(UpdateAnswer::Update(head)) => {
+            let update = receive_edits(head, &mut receiver).await?;
+            Ok(Some((update, receiver.bytes())))
+        }
+        Some(UpdateAnswer::Nothing) => Ok(None),
+        Some(UpdateAnswer::NotFound) | None => Err(ReplicaError::NotFound),
+    }
+}
+
+/// Asks a parent for objects, and returns those that it sent and that match their ids.
+///
+/// # Errors
+/// When the parent or the network fails.
+pub(crate) async fn fetch_objects(
+    connection: &Connection,
+    channel: &ChannelName,
+    objects: &[ObjectId],
+) -> Result<Vec<(ObjectId, Bytes)>, ReplicaError> {
+    let (mut sender, mut receiver) = connection.open_bi().await?;
+    let request = ObjectsRequest { channel: channel.clone(), objects: objects.to_vec() };
+    sender.send_message(&Opening::Objects(request)).await?;
+    sender.finish()?;
+    let Some(ObjectsAnswer(sizes)) = receiver.receive_message(MAX_FRAME).await? else {
+        return Err(ReplicaError::NotFound);
+    };
+    let mut fetched = Vec::new();
+    let mut left = MAX_OBJECTS_ANSWER;
+    for (id, size) in objects.iter().zip(sizes) {
+        let Some(size) = size else { continue };
+        let bytes = receiver.receive_exact(size, left.min(MAX_OBJECT)).await?;
+        left = left.saturating_sub(size);
+        if id.matches(&bytes) {
+            fetched.push((*id, bytes));
+        } else {
+            tracing::warn!(peer = %connection.peer(), %id, "a parent sent other bytes than this object; dropped");
+        }
+    }
+    Ok(fetched)
+}
+
+/// Answers a request for objects from a store, as far as one answer may go.
+///
+/// # Errors
+/// When the child or the network fails.
+pub async fn answer_objects(
+    source: &(dyn ObjectSource + Send + Sync),
+    request: &ObjectsRequest,
+    sender: &mut Sender,
+) -> Result<(), ReplicaError> {
+    let mut left = MAX_OBJECTS_ANSWER;
+    let (mut sizes, mut pieces) = (Vec::new(), Vec::new());
+    for id in request.objects.iter().take(rootcast::limits::MAX_OBJECTS_PER_REQUEST) {
+        let found = source.read(id).ok().filter(|bytes| bytes.len() as u64 <= left);
+        sizes.push(found.as_ref().map(|bytes| bytes.len() as u64));
+        left -= found.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        pieces.extend(found);
+    }
+    pieces.insert(0, frame_of(&ObjectsAnswer(sizes))?);
+    sender.send_all(&mut pieces).await?;
+    sender.finish()?;
+    Ok(())
+}
