@@ -1,0 +1,158 @@
+//! One child's streams: its subscription, and the questions it asks.
+
+use crate::publish;
+use crate::server::Shared;
+use rootcast::limits::{MAX_FRAME, MAX_OPENING};
+use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
+use rootcast_replica::{Replica, ReplicaError, answer_objects};
+use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let mut streams = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_bi() => {
+                let Ok((sender, receiver)) = stream else { break };
+                let (shared, connection) = (shared.clone(), connection.clone());
+                streams.spawn(async move {
+                    if let Err(error) = stream_of(&shared, &connection, sender, receiver).await {
+                        ended(&connection, &error);
+                    }
+                });
+            }
+            Some(_) = streams.join_next() => {}
+        }
+    }
+    let reason = connection.closed().await;
+    tracing::debug!(peer = %connection.peer(), %reason, "connection ended");
+}
+
+/// A stream failed: a peer that breaks the protocol loses its connection, and nobody else's.
+fn ended(connection: &Connection, error: &ReplicaError) {
+    match error {
+        ReplicaError::Transport(transport) if transport.fault().is_some() => {
+            tracing::warn!(peer = %connection.peer(), %error, "dropped: the peer broke the protocol");
+            connection.close(Code::FAULT, &error.to_string());
+        }
+        _ => tracing::debug!(peer = %connection.peer(), %error, "stream ended"),
+    }
+}
+
+async fn stream_of(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), ReplicaError> {
+    let limit = if connection.peer().role() == Role::Agent { MAX_OPENING } else { MAX_FRAME };
+    let Some(opening) = receiver.receive_message::<Opening>(limit).await? else { return Ok(()) };
+    match opening {
+        Opening::Subscribe(subscribe) => subscription(shared, connection, subscribe, sender, receiver).await,
+        Opening::Update(request) => {
+            let answer = match shared.replica(&request.channel) {
+                Some(replica) => pulled(replica, &request, &mut sender).await?,
+                None => Some(UpdateAnswer::NotFound),
+            };
+            if let Some(answer) = answer {
+                sender.send_message(&answer).await?;
+                sender.finish()?;
+            }
+            Ok(())
+        }
+        Opening::Objects(request) => match shared.replica(&request.channel) {
+            Some(replica) => answer_objects(&**replica.store(), &request, &mut sender).await,
+            None => Ok(sender.finish()?),
+        },
+        Opening::Publish(publication) => {
+            let answer = publish::take(shared, connection, publication, &mut receiver).await?;
+            sender.send_message(&answer).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::Status => {
+            let rows = shared.statuses.watch().borrow().clone();
+            sender.send_message(&Report(rows)).await?;
+            Ok(sender.finish()?)
+        }
+    }
+}
+
+/// Answers a pull. `Some` is what is left to be said in a message.
+async fn pulled(
+    replica: &Arc<Replica>,
+    request: &UpdateRequest,
+    sender: &mut Sender,
+) -> Result<Option<UpdateAnswer>, ReplicaError> {
+    match replica.outgoing(&request.interest, &request.standing).await {
+        Ok(Some(outgoing)) => {
+            outgoing.answer(sender).await?;
+            Ok(None)
+        }
+        Ok(None) => Ok(Some(UpdateAnswer::Nothing)),
+        Err(error) => {
+            tracing::warn!(channel = %replica.channel(), %error, "an update could not be made");
+            Ok(Some(UpdateAnswer::NotFound))
+        }
+    }
+}
+
+/// Pushes to a child for as long as its control stream is open, and takes its reports.
+async fn subscription(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    subscribe: Subscribe,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), ReplicaError> {
+    let Some(replica) = shared.replica(&subscribe.channel).cloned() else {
+        return Ok(sender.finish()?);
+    };
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let latest = replica.held().map(|held| held.accepted());
+    sender.send_message(&Welcome { latest, time, alternates: Vec::new() }).await?;
+    let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    let key = (connection.peer().name().to_owned(), subscribe.channel.to_string());
+    let reports = async {
+        while let Some(Report(rows)) = receiver.receive_message(MAX_FRAME).await? {
+            shared.statuses.report(key.clone(), session, &shared.name, rows);
+        }
+        Ok::<(), ReplicaError>(())
+    };
+    let outcome = tokio::select! {
+        outcome = reports => outcome,
+        outcome = push(&replica, connection, subscribe) => outcome,
+    };
+    shared.statuses.lost(&key, session);
+    outcome
+}
+
+/// Sends one update after the other; what is newest when a child is ready is what it gets.
+async fn push(replica: &Arc<Replica>, connection: &Connection, subscribe: Subscribe) -> Result<(), ReplicaError> {
+    let Subscribe { interest, mut standing, subscription, .. } = subscribe;
+    let (mut held, mut fresh) = (replica.watch_held(), replica.watch_fresh());
+    loop {
+        held.mark_unchanged();
+        fresh.mark_unchanged();
+        match replica.outgoing(&interest, &standing).await {
+            Ok(Some(outgoing)) => {
+                let mut stream = connection.open_uni().await?;
+                let bytes = outgoing.push(subscription, &mut stream).await?;
+                let number = outgoing.accepted.number;
+                tracing::debug!(peer = %connection.peer(), number, bytes, "pushed");
+                standing = outgoing.standing.clone();
+                continue;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(peer = %connection.peer(), %error, "no update could be made; trying again after the next change"),
+        }
+        tokio::select! {
+            changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
+            changed = fresh.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The relay's configuration file.
+
+use crate::RelayError;
+use rootcast::limits::MAX_CHANNELS;
+use rootcast::path::ChannelName;
+use rootcast::settings::{self, SettingsError};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// What a relay is told. Paths are relative to the file's directory.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// The UDP address to serve at.
+    pub listen: SocketAddr,
+    /// The directory of its identity, as `rootcast init` wrote it.
+    pub identity: PathBuf,
+    /// The directory of its state.
+    pub state: PathBuf,
+    /// The channels that it carries.
+    #[serde(default = "default_channels")]
+    pub channels: Vec<ChannelName>,
+    /// Addresses of parents, the best first. None: this is the origin.
+    #[serde(default)]
+    pub parents: Vec<String>,
+}
+
+fn default_channels() -> Vec<ChannelName> {
+    ChannelName::new("main").into_iter().collect()
+}
+
+impl RelayConfig {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`RelayError::ReadConfig`], or [`RelayError::Config`] with line and column.
+    pub fn load(path: &Path) -> Result<Self, RelayError> {
+        let read = |source| RelayError::ReadConfig { path: path.to_owned(), source };
+        let wrong = |source| RelayError::Config { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let mut config: Self = settings::parse_bytes(&bytes).map_err(wrong)?;
+        if config.channels.is_empty() || config.channels.len() > MAX_CHANNELS {
+            let message = format!("`channels` names between 1 and {MAX_CHANNELS} channels");
+            return Err(wrong(SettingsError::at("", 0, message)));
+        }
+        let directory = path.parent().unwrap_or(Path::new("."));
+        config.identity = directory.join(&config.identity);
+        config.state = directory.join(&config.state);
+        Ok(config)
+    }
+}

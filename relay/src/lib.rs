@@ -1,0 +1,21 @@
+//! The relay: follows a parent, serves children. Without a parent it is the
+//! origin: it takes publications, makes them durable and tells everybody.
+//!
+//! Also here: the platform's certificate authority, since its key lives where
+//! the origin does.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
+
+pub mod authority;
+mod child;
+mod config;
+mod error;
+mod publish;
+mod server;
+mod start;
+mod status;
+
+pub use config::RelayConfig;
+pub use error::RelayError;
+pub use server::{RelayEvent, run};
+pub use start::start;

@@ -1,0 +1,68 @@
+//! Taking a publication: only the origin does, and it is durable before anyone hears of it.
+
+use crate::server::{RelayEvent, Shared};
+use rootcast::acceptance::Accepted;
+use rootcast::limits::MAX_EDIT;
+use rootcast::protocol::{Interest, Publication, PublishAnswer};
+use rootcast_replica::{Received, ReplicaError, Rule, Update};
+use rootcast_transport::{Connection, Receiver, Role};
+use std::sync::Arc;
+
+pub(crate) async fn take(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    publication: Publication,
+    receiver: &mut Receiver,
+) -> Result<PublishAnswer, ReplicaError> {
+    if !shared.is_origin {
+        return Ok(PublishAnswer::NotOrigin);
+    }
+    let refuse = |reason: &str| Ok(PublishAnswer::Refused(reason.to_owned()));
+    if connection.peer().role() != Role::Publisher {
+        return refuse("only an identity with the role publisher may publish");
+    }
+    let Some(replica) = shared.replica(&publication.channel).cloned() else {
+        return Ok(PublishAnswer::Refused(format!(
+            "the origin does not carry channel `{}`; add it to `channels` in its configuration",
+            publication.channel
+        )));
+    };
+    if publication.leaves.len() != publication.edits.len() {
+        return refuse("the publication names as many edits as leaves");
+    }
+    let mut left = MAX_EDIT;
+    let mut edits = Vec::new();
+    for length in publication.edits.iter().flatten() {
+        edits.push(receiver.receive_exact(*length, left).await?);
+        left = left.saturating_sub(*length);
+    }
+    let channel = publication.channel.clone();
+    let update = Update::of_publication(publication, edits);
+    // One at a time: of two that race, the second finds the first's release in its way.
+    let _turn = shared.publishing.lock().await;
+    let taking = replica.clone();
+    let outcome = tokio::task::spawn_blocking(move || {
+        let received = taking.receive(&update, &Interest::All, Rule::Origin);
+        if let Err(error) = taking.collect() {
+            tracing::warn!(%error, "collection failed; nothing is lost");
+        }
+        received
+    });
+    match outcome.await.map_err(|_| ReplicaError::Stopped)? {
+        Ok(Received::Held(held)) => {
+            let accepted: Accepted = held.accepted();
+            let publisher = connection.peer().to_string();
+            tracing::info!(%channel, number = accepted.number, %publisher, "published");
+            (shared.events)(RelayEvent::Published { channel, number: accepted.number, publisher });
+            Ok(PublishAnswer::Accepted(accepted))
+        }
+        Ok(Received::Known) | Err(ReplicaError::NotNext) => match replica.held() {
+            Some(held) => Ok(PublishAnswer::Conflict(held.accepted())),
+            None => refuse("the first release of a channel has number 1"),
+        },
+        Err(error) => {
+            tracing::warn!(%channel, peer = %connection.peer(), %error, "a publication is refused");
+            Ok(PublishAnswer::Refused(error.to_string()))
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The relay as a process: runtime, signals, and a line per event.
+
+use crate::{RelayConfig, RelayError, RelayEvent, run};
+use rootcast_replica::FollowEvent;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs a relay in this process until SIGTERM or SIGINT. With `json`, each
+/// event is a line on standard output.
+///
+/// # Errors
+/// When it cannot start.
+pub fn start(config: &Path, json: bool) -> Result<(), RelayError> {
+    let config = RelayConfig::load(config)?;
+    // One thread for the network: small sends to many children are far cheaper
+    // without hand-overs. What waits for the disk or computes has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RelayError::Runtime { source })?;
+    let events = Arc::new(move |event: RelayEvent| {
+        if json {
+            println!("{}", line(&event));
+        }
+    });
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|source| RelayError::Runtime { source })?;
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        };
+        run(config, events, shutdown).await
+    })
+}
+
+fn line(event: &RelayEvent) -> serde_json::Value {
+    use serde_json::json;
+    match event {
+        RelayEvent::Ready { name, address } => {
+            json!({ "event": "ready", "name": name, "address": address.to_string() })
+        }
+        RelayEvent::Published { channel, number, publisher } => json!({
+            "event": "published", "channel": channel.as_str(), "release": number, "publisher": publisher,
+        }),
+        RelayEvent::Follow { channel, event } => {
+            let channel = channel.as_str();
+            match event {
+                FollowEvent::Held { number, bytes } => {
+                    json!({ "event": "held", "channel": channel, "release": number, "bytes": bytes })
+                }
+                FollowEvent::Connected { parent, address } => {
+                    json!({ "event": "connected", "channel": channel, "parent": parent, "address": address })
+                }
+                FollowEvent::Lost { address, reason } => {
+                    json!({ "event": "lost", "channel": channel, "address": address, "reason": reason })
+                }
+                FollowEvent::Failed { reason } => {
+                    json!({ "event": "refused", "channel": channel, "reason": reason })
+                }
+            }
+        }
+    }
+}
