@@ -1,0 +1,92 @@
+//! What stops an agent, or keeps it at what it had.
+
+use crate::slots::SlotError;
+use rootcast::codec::CodecError;
+use rootcast::path::{BundleName, PathError};
+use rootcast::settings::SettingsError;
+use rootcast::tree::TreeError;
+use rootcast_replica::{MemberError, ReplicaError};
+use rootcast_store::StoreError;
+use rootcast_transport::TransportError;
+use std::io;
+use std::path::PathBuf;
+
+/// An agent could not start, or could not activate a release.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration could not be read.
+    #[error("{}: {source}", path.display())]
+    ReadConfig {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration has a mistake.
+    #[error("{}:{source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: SettingsError,
+    },
+    /// A directory could not be made.
+    #[error("{} could not be made: {source}", path.display())]
+    MakeDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its place in the platform is not usable.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// Its store is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its replica could not be opened.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// Its socket is not usable.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Staging or flipping failed; `current` is what it was.
+    #[error(transparent)]
+    Slots(#[from] SlotError),
+    /// The layers do not resolve.
+    #[error("the layers do not resolve: {0}")]
+    View(#[from] TreeError),
+    /// The plan cannot be read.
+    #[error("the plan of the release cannot be read: {0}")]
+    Plan(#[from] CodecError),
+    /// A release of several bundles without its plan: without it, a hidden
+    /// layer could not be told from one that is not there.
+    #[error("the parent sent a release of several bundles without its plan; it is not activated")]
+    NoPlan,
+    /// A fixed name is not one.
+    #[error(transparent)]
+    Name(#[from] PathError),
+    /// Bundles that this host's layers call for have not come yet.
+    #[error("bundles of this host have not come yet: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
+    Awaiting(Vec<BundleName>),
+    /// The process could not be set up.
+    #[error("the runtime could not be set up: {source}")]
+    Runtime {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Blocking work was cut off by the end of the process.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl AgentError {
+    /// Whether fetching objects again would help.
+    pub(crate) fn needs_repair(&self) -> bool {
+        match self {
+            Self::Slots(SlotError::Object(error)) | Self::View(TreeError::Read(error)) => error.refetch().is_some(),
+            Self::Slots(SlotError::ChunkList { .. }) => true,
+            _ => false,
+        }
+    }
+}

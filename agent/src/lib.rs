@@ -1,0 +1,21 @@
+//! The agent on a host: what turns verified releases into running configuration.
+//!
+//! [`run`] follows a relay, keeps the replica of this host's bundles, and
+//! brings each release to life. [`slots`] keeps the two materialised trees of
+//! a host and the one link, `current`, that says which of them is live
+//! (specs/activation.md).
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
+
+mod activate;
+mod config;
+mod error;
+mod run;
+pub mod slots;
+mod start;
+
+pub use activate::{Activation, Required};
+pub use config::AgentConfig;
+pub use error::AgentError;
+pub use run::{AgentEvent, run};
+pub use start::start;

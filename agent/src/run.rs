@@ -1,0 +1,208 @@
+//! The agent's life: follow, verify, activate, report.
+
+use crate::activate::{Activation, Live, Required};
+use crate::slots::{Report, Slots};
+use crate::{AgentConfig, AgentError};
+use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
+use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, follow};
+use rootcast_store::{DiskStore, Store};
+use rootcast_transport::{Code, Endpoint};
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// What happens in an agent, for whoever runs it.
+#[derive(Debug, Clone)]
+pub enum AgentEvent {
+    /// Something about following a relay.
+    Follow(FollowEvent),
+    /// A release is live on disk.
+    Active {
+        /// Its number.
+        number: u64,
+        /// Files of the view.
+        files: u64,
+        /// What staging took.
+        report: Report,
+        /// Whether `current` flipped; not where the view did not change.
+        flipped: bool,
+        /// Damaged objects healed since the start.
+        healed: u64,
+    },
+    /// A release could not be made live; what was live stays.
+    Failed {
+        /// Its number.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+struct Agent {
+    name: String,
+    replica: Arc<Replica>,
+    activation: Arc<Mutex<Activation>>,
+    interest: watch::Sender<Interest>,
+    report: watch::Sender<Vec<HostStatus>>,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+    active: u64,
+    files: u64,
+}
+
+/// Runs an agent until `shutdown` completes.
+///
+/// # Errors
+/// When it cannot start; later trouble is handled, reported and logged.
+pub async fn run(
+    config: AgentConfig,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let member = Member::load(&config.identity)?;
+    let channel = config.channel()?;
+    let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
+    make(&config.live)?;
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
+    let evidence = Some(directory.join("evidence"));
+    let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, evidence)?);
+    let name = member.identity.name().name().to_owned();
+    let mut labels = config.labels.clone();
+    labels.entry("host".into()).or_insert_with(|| name.clone());
+    let interest = watch::Sender::new(Interest::Named(Required::at_first(&labels)?));
+    let slots = Slots::open(&config.live)?;
+    let activation = Arc::new(Mutex::new(Activation::new(replica.clone(), labels, slots)));
+    let endpoint = Endpoint::dial_only(&member.identity)?;
+    let report = watch::Sender::new(Vec::new());
+    let heard = events.clone();
+    let following = follow(Follow {
+        endpoint: endpoint.clone(),
+        parents: config.relays.clone(),
+        replica: replica.clone(),
+        interest: interest.subscribe(),
+        report: report.subscribe(),
+        events: Arc::new(move |event| {
+            tracing::info!(?event, "relay");
+            heard(AgentEvent::Follow(event));
+        }),
+    });
+    let agent = Agent { name, replica, activation, interest, report, events, active: 0, files: 0 };
+    tokio::select! {
+        () = following => {}
+        () = agent.activate_all() => {}
+        () = shutdown => {}
+    }
+    tracing::info!("stopping; what is live stays");
+    endpoint.close(Code::LEAVING, "the agent is stopping");
+    let _ = tokio::time::timeout(SHUTDOWN_WAIT, endpoint.wait_idle()).await;
+    Ok(())
+}
+
+fn make(directory: &Path) -> Result<(), AgentError> {
+    std::fs::create_dir_all(directory)
+        .map_err(|source| AgentError::MakeDirectory { path: directory.to_owned(), source })
+}
+
+impl Agent {
+    /// Makes live whatever is held, and then each newer release.
+    async fn activate_all(mut self) {
+        let mut held = self.replica.watch_held();
+        loop {
+            let newest = held.borrow_and_update().clone();
+            let settled = match newest {
+                None => true,
+                Some(newest) => self.activate(&newest).await,
+            };
+            // Nothing to do: the time to make the next activation cheap.
+            if settled && !held.has_changed().unwrap_or(true) {
+                let _ = self.blocking(|activation| activation.prepare_standby()).await;
+            }
+            let retry = async {
+                if settled { std::future::pending().await } else { tokio::time::sleep(ACTIVATION_RETRY).await }
+            };
+            tokio::select! {
+                changed = held.changed() => if changed.is_err() { return },
+                () = retry => {}
+            }
+        }
+    }
+
+    /// Makes a release live. Whether nothing is left to be tried again.
+    async fn activate(&mut self, held: &Arc<Held>) -> bool {
+        let number = held.accepted().number;
+        self.tell(HostState::Updating);
+        let outcome = self.attempt(held).await;
+        match outcome {
+            Ok(live) => {
+                let news = number != self.active;
+                (self.active, self.files) = (number, live.files);
+                self.tell(HostState::Active);
+                if news || live.flipped {
+                    let Live { files, report, flipped } = live;
+                    let healed = self.replica.healed();
+                    tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
+                    (self.events)(AgentEvent::Active { number, files, report, flipped, healed });
+                }
+                true
+            }
+            // A wider subscription is on its way to the relay and brings what is missing.
+            Err(AgentError::Awaiting(bundles)) => {
+                tracing::info!(?bundles, "waiting for bundles");
+                true
+            }
+            Err(error) => {
+                tracing::error!(number, %error, "the release could not be made live; what was live stays");
+                self.tell(HostState::Failed);
+                (self.events)(AgentEvent::Failed { number, reason: error.to_string() });
+                if error.needs_repair() {
+                    let replica = self.replica.clone();
+                    // The damage may be wider than the object met first.
+                    let _ = tokio::task::spawn_blocking(move || replica.find_damage()).await;
+                    self.replica.request_repair();
+                }
+                false
+            }
+        }
+    }
+
+    async fn attempt(&self, held: &Arc<Held>) -> Result<Live, AgentError> {
+        let newest = held.clone();
+        let required = self.blocking(move |activation| activation.required(&newest)).await?;
+        let wanted = Interest::Named(required.subscription.clone());
+        self.interest.send_if_modified(|interest| {
+            let changes = *interest != wanted;
+            *interest = wanted;
+            changes
+        });
+        let newest = held.clone();
+        self.blocking(move |activation| activation.activate(&newest, &required)).await
+    }
+
+    /// Runs work that waits for the disk on a thread that may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Activation) -> Result<T, AgentError> + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let activation = self.activation.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            work(&mut activation.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        done.await.map_err(|_| AgentError::Stopped)?
+    }
+
+    fn tell(&self, state: HostState) {
+        let row = HostStatus {
+            name: self.name.clone(),
+            role: "agent".into(),
+            parent: String::new(),
+            channel: self.replica.channel().clone(),
+            release: self.active,
+            state,
+            files: self.files,
+            healed: self.replica.healed(),
+            received: self.replica.received(),
+        };
+        self.report.send_replace(vec![row]);
+    }
+}

@@ -1,0 +1,281 @@
+//! Comparing what is on disk with what should be, byte for byte, without writing.
+
+use super::beside::{self, Visitor};
+use super::disk::{self, DIRECTORY_MODE, Place};
+use super::error::SlotError;
+use super::view::{View, split};
+use rootcast::entry::{ChunkList, Content, Entry};
+use rootcast::id::{BlobId, ObjectId};
+use rootcast::limits::{MAX_BLOB, MAX_DIFFERENCES};
+use rootcast::object::ObjectSource;
+use rootcast::path::ConfigPath;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::io::Errno;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// How something on disk differs from the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The view has it, the disk has not.
+    Missing,
+    /// The disk has it, the view has not. A directory counts once, with all in it.
+    Extra,
+    /// A directory, link, file or something else in the place of another of these.
+    Kind,
+    /// Other bytes, or another link target.
+    Content,
+    /// The right bytes with other permission bits.
+    Mode,
+    /// It is there and cannot be read.
+    Unreadable,
+}
+
+/// One path at which disk and view differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Relative to the slot; empty for the slot itself.
+    pub path: PathBuf,
+    /// How.
+    pub fault: Fault,
+}
+
+/// What a check of the active slot found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// The first [`MAX_DIFFERENCES`] differences, in the order of the walk.
+    pub differences: Vec<Difference>,
+    /// How many differences there are.
+    pub found: u64,
+    /// Files and links of the view that were looked at.
+    pub entries: u64,
+    /// Bytes that the view's files have.
+    pub bytes: u64,
+}
+
+impl Checked {
+    /// Whether the slot is exactly the view.
+    pub fn is_whole(&self) -> bool {
+        self.found == 0
+    }
+
+    fn add(&mut self, path: impl Into<PathBuf>, fault: Fault) {
+        self.found += 1;
+        if self.differences.len() < MAX_DIFFERENCES {
+            self.differences.push(Difference { path: path.into(), fault });
+        }
+    }
+}
+
+/// The permission bits of a file.
+pub(super) const fn file_mode(executable: bool) -> u32 {
+    if executable { 0o755 } else { 0o644 }
+}
+
+/// What one name on disk turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// How it differs, if it does.
+    pub(super) fault: Option<Fault>,
+    /// Whether its bytes can be reached by another name, or belong to another
+    /// user, so that they may change without us.
+    pub(super) shared: bool,
+}
+
+impl From<Fault> for Found {
+    fn from(fault: Fault) -> Self {
+        Self { fault: Some(fault), shared: false }
+    }
+}
+
+/// Compares names on disk with entries; holds the one buffer that takes.
+pub(super) struct Comparison<'a> {
+    pub(super) objects: &'a dyn ObjectSource,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Comparison<'_> {
+    /// Compares the name at `at` with `entry`, which is at `path` of the view.
+    /// Only what the store cannot give is an error.
+    pub(super) fn compare(
+        &mut self,
+        at: BorrowedFd<'_>,
+        path: &ConfigPath,
+        entry: &Entry,
+    ) -> Result<Found, SlotError> {
+        let (_, name) = split(path);
+        // Looked at before it is opened: opening a device can do something.
+        let stat = match disk::look(at, name) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Ok(Fault::Missing.into()),
+            Err(_) => return Ok(Fault::Unreadable.into()),
+        };
+        let mut found = Found {
+            fault: None,
+            shared: stat.st_nlink != 1 || stat.st_uid != rustix::process::geteuid().as_raw(),
+        };
+        found.fault = match (entry, disk::kind(&stat)) {
+            (Entry::Symlink { target }, FileType::Symlink) => match readlinkat(at, name, Vec::new()) {
+                Ok(text) if text.as_bytes() == target.as_str().as_bytes() => None,
+                Ok(_) => Some(Fault::Content),
+                Err(_) => Some(Fault::Unreadable),
+            },
+            (Entry::File { content, executable }, FileType::RegularFile) => {
+                let wanted = file_mode(*executable);
+                match self.file(at, name, path, content)? {
+                    None if disk::permissions(&stat) != wanted => Some(Fault::Mode),
+                    fault => fault,
+                }
+            }
+            _ => Some(Fault::Kind),
+        };
+        Ok(found)
+    }
+
+    fn file(
+        &mut self,
+        at: BorrowedFd<'_>,
+        name: &str,
+        path: &ConfigPath,
+        content: &Content,
+    ) -> Result<Option<Fault>, SlotError> {
+        // Should a fifo have taken the place of the file just looked at, opening must not wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let Ok(fd) = openat(at, name, flags, Mode::empty()) else {
+            return Ok(Some(Fault::Unreadable));
+        };
+        let Ok(stat) = fstat(&fd) else { return Ok(Some(Fault::Unreadable)) };
+        if disk::kind(&stat) != FileType::RegularFile {
+            return Ok(Some(Fault::Kind));
+        }
+        if u64::try_from(stat.st_size) != Ok(content.size()) {
+            return Ok(Some(Fault::Content));
+        }
+        let same = match content {
+            Content::Blob { id, size } => self.piece(fd.as_fd(), id, *size),
+            Content::Chunked { id, size } => {
+                let list = read_list(self.objects, path, &(*id).into(), *size)?;
+                let mut pieces = list.0.iter();
+                pieces
+                    .try_fold(true, |same, chunk| Ok(same && self.piece(fd.as_fd(), &chunk.id, chunk.size)?))
+            }
+        };
+        match same {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(Fault::Content)),
+            Err(_) => Ok(Some(Fault::Unreadable)),
+        }
+    }
+
+    /// Whether the next `size` bytes of a file are the blob.
+    fn piece(&mut self, fd: BorrowedFd<'_>, id: &BlobId, size: u64) -> Result<bool, Errno> {
+        let Ok(size) = usize::try_from(size.min(MAX_BLOB + 1)) else { return Ok(false) };
+        self.buffer.resize(size, 0);
+        let mut rest = self.buffer.as_mut_slice();
+        while !rest.is_empty() {
+            match rustix::io::read(fd, &mut *rest) {
+                Ok(0) => return Ok(false),
+                Ok(read) => rest = rest.get_mut(read..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(BlobId::of(&self.buffer) == *id)
+    }
+}
+
+/// Reads the chunk list of a large file.
+pub(super) fn read_list(
+    objects: &dyn ObjectSource,
+    path: &ConfigPath,
+    id: &ObjectId,
+    size: u64,
+) -> Result<ChunkList, SlotError> {
+    let bytes = objects.read(id)?;
+    ChunkList::decode(&bytes, size).map_err(|source| SlotError::ChunkList { path: path.clone(), source })
+}
+
+/// Compares a whole slot with a view. `root` is `None` if the slot is no directory.
+pub(super) fn check(
+    root: Option<Place>,
+    view: &dyn View,
+    objects: &dyn ObjectSource,
+) -> Result<Checked, SlotError> {
+    let home = root.as_ref().map(|root| root.path.clone()).unwrap_or_default();
+    let comparison = Comparison { objects, buffer: Vec::new() };
+    let mut check = Check { home, comparison, checked: Checked::default() };
+    match &root {
+        None => check.checked.add("", Fault::Kind),
+        Some(root) => check.directory_mode(root.fd.as_fd(), Path::new("")),
+    }
+    beside::walk(root, view, &mut check)?;
+    Ok(check.checked)
+}
+
+struct Check<'a> {
+    home: PathBuf,
+    comparison: Comparison<'a>,
+    checked: Checked,
+}
+
+impl Check<'_> {
+    fn relative(&self, at: &Place, name: &[u8]) -> PathBuf {
+        let path = at.join(OsStr::from_bytes(name));
+        path.strip_prefix(&self.home).map(Path::to_owned).unwrap_or(path)
+    }
+
+    fn directory_mode(&mut self, fd: BorrowedFd<'_>, path: &Path) {
+        match fstat(fd) {
+            Ok(stat) if disk::permissions(&stat) == DIRECTORY_MODE => {}
+            Ok(_) => self.checked.add(path, Fault::Mode),
+            Err(_) => self.checked.add(path, Fault::Unreadable),
+        }
+    }
+}
+
+impl Visitor for Check<'_> {
+    fn directory(&mut self, at: &Place, name: &str, found: FileType) -> Result<Option<OwnedFd>, SlotError> {
+        let path = self.relative(at, name.as_bytes());
+        if found != FileType::Directory {
+            self.checked.add(path, Fault::Kind);
+            return Ok(None);
+        }
+        match disk::open_directory(at.fd.as_fd(), name) {
+            Ok(fd) => {
+                self.directory_mode(fd.as_fd(), &path);
+                Ok(Some(fd))
+            }
+            Err(_) => {
+                self.checked.add(path, Fault::Unreadable);
+                Ok(None)
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        at: Option<&Place>,
+        path: &ConfigPath,
+        entry: &Entry,
+        _: Option<FileType>,
+    ) -> Result<(), SlotError> {
+        self.checked.entries += 1;
+        self.checked.bytes += entry.size();
+        let fault = match at {
+            None => Some(Fault::Missing),
+            Some(at) => self.comparison.compare(at.fd.as_fd(), path, entry)?.fault,
+        };
+        if let Some(fault) = fault {
+            self.checked.add(path.as_str(), fault);
+        }
+        Ok(())
+    }
+
+    fn extra(&mut self, at: &Place, name: &CStr, _: FileType) -> Result<(), SlotError> {
+        let path = self.relative(at, name.to_bytes());
+        self.checked.add(path, Fault::Extra);
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! The agent as a process: runtime, signals, and a line per event.
+
+use crate::{AgentConfig, AgentError, AgentEvent, run};
+use rootcast_replica::FollowEvent;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs an agent in this process until SIGTERM or SIGINT. With `json`, each
+/// event is a line on standard output.
+///
+/// # Errors
+/// When it cannot start.
+pub fn start(config: &Path, json: bool) -> Result<(), AgentError> {
+    let config = AgentConfig::load(config)?;
+    // One thread: an agent waits most of its life, and small sends are cheaper without hand-overs.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Runtime { source })?;
+    let events = Arc::new(move |event: AgentEvent| {
+        if json {
+            println!("{}", line(&event));
+        }
+    });
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|source| AgentError::Runtime { source })?;
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        };
+        run(config, events, shutdown).await
+    })
+}
+
+fn line(event: &AgentEvent) -> serde_json::Value {
+    use serde_json::json;
+    match event {
+        AgentEvent::Active { number, files, report, flipped, healed } => json!({
+            "event": "active", "release": number, "files": files, "flipped": flipped, "healed": healed,
+            "written": report.written, "removed": report.removed, "syncs": report.syncs,
+        }),
+        AgentEvent::Failed { number, reason } => {
+            json!({ "event": "failed", "release": number, "reason": reason })
+        }
+        AgentEvent::Follow(FollowEvent::Held { number, bytes }) => {
+            json!({ "event": "held", "release": number, "bytes": bytes })
+        }
+        AgentEvent::Follow(FollowEvent::Connected { parent, address }) => {
+            json!({ "event": "connected", "parent": parent, "address": address })
+        }
+        AgentEvent::Follow(FollowEvent::Lost { address, reason }) => {
+            json!({ "event": "lost", "address": address, "reason": reason })
+        }
+        AgentEvent::Follow(FollowEvent::Failed { reason }) => {
+            json!({ "event": "refused", "reason": reason })
+        }
+    }
+}
