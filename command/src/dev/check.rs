@@ -1,0 +1,93 @@
+//! Whether what is on a host's disk is what a commit says, from the files
+//! themselves: neither side asks an agent.
+
+use crate::failure::{Exit, Failure};
+use bytes::Bytes;
+use rootcast::chunking;
+use rootcast::entry::Entry;
+use rootcast::id::{NodeId, ObjectId};
+use rootcast::object::{ObjectMap, ObjectSink, WriteError};
+use rootcast::path::{BundleName, ConfigPath, LinkTarget};
+use rootcast::tree::{self, Changes as TreeChanges, empty_root};
+use rootcast_bundler::config::Rootcast;
+use rootcast_bundler::source::{Changes, FileKind, Source, SourceFile};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A host's labels.
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// Hashes are wanted, not the objects.
+struct Discard;
+
+impl ObjectSink for Discard {
+    fn write(&mut self, _: ObjectId, _: Bytes) -> Result<(), WriteError> {
+        Ok(())
+    }
+}
+
+fn failed(error: impl ToString) -> Failure {
+    Failure::new(Exit::Failure, error.to_string())
+}
+
+fn listing(source: &Source) -> Result<Vec<SourceFile>, Failure> {
+    // What is no commit of the source gives the whole listing.
+    match source.changes(&[0; 20])? {
+        Changes::Full(files) => Ok(files),
+        Changes::Since(_) => Err(failed("a source gave changes where its whole listing was wanted")),
+    }
+}
+
+fn entry(source: &Source, file: &SourceFile, path: &ConfigPath) -> Result<Entry, Failure> {
+    let bytes = source.read(file)?;
+    if file.kind == FileKind::Symlink {
+        let target = LinkTarget::new(path, &String::from_utf8_lossy(&bytes)).map_err(failed)?;
+        return Ok(Entry::Symlink { target });
+    }
+    let content = chunking::store(Bytes::from(bytes), &mut Discard).map_err(failed)?;
+    Ok(Entry::File { content, executable: file.kind == FileKind::Executable })
+}
+
+fn root(view: BTreeMap<ConfigPath, Entry>) -> Result<NodeId, Failure> {
+    let changes: TreeChanges = view.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
+    let (root, _) = tree::update(&ObjectMap::new(), empty_root(), &changes, &mut Discard).map_err(failed)?;
+    Ok(root)
+}
+
+/// The root of what a host with these labels should have of a source.
+pub(super) fn expected(source: &Source, labels: &Labels) -> Result<NodeId, Failure> {
+    let settings = Rootcast::read(source).map_err(failed)?;
+    let rank: Option<BTreeMap<BundleName, usize>> = settings.layers.as_ref().map(|layers| {
+        let bundles = layers.iter().enumerate();
+        bundles.filter_map(|(at, layer)| layer.bundle_for(labels).map(|bundle| (bundle, at))).collect()
+    });
+    let mut view: BTreeMap<ConfigPath, (usize, Entry)> = BTreeMap::new();
+    for file in listing(source)? {
+        let Some((bundle, path)) = settings.place(&file.path) else { continue };
+        let rank = match &rank {
+            None => 0,
+            Some(ranks) => match ranks.get(&bundle) {
+                Some(rank) => *rank,
+                None => continue,
+            },
+        };
+        if view.get(&path).is_none_or(|(below, _)| *below <= rank) {
+            let entry = entry(source, &file, &path)?;
+            view.insert(path, (rank, entry));
+        }
+    }
+    root(view.into_iter().map(|(path, (_, entry))| (path, entry)).collect())
+}
+
+/// The root of what is on a host's disk under `current`; `None` where nothing is live.
+pub(super) fn on_disk(live: &Path) -> Result<Option<NodeId>, Failure> {
+    // The link is resolved once, so that a flip in between cannot mix two generations.
+    let Ok(current) = std::fs::canonicalize(live.join("current")) else { return Ok(None) };
+    let source = Source::open_directory(&current)?;
+    let mut view = BTreeMap::new();
+    for file in listing(&source)? {
+        let entry = entry(&source, &file, &file.path)?;
+        view.insert(file.path.clone(), entry);
+    }
+    root(view).map(Some)
+}

@@ -1,0 +1,158 @@
+//! The one place where errors become messages and exit codes.
+
+use rootcast_agent::AgentError;
+use rootcast_bundler::keys::KeyError;
+use rootcast_bundler::source::SourceError;
+use rootcast_bundler::{CompileError, PublishError};
+use rootcast_relay::RelayError;
+use rootcast_relay::authority::AuthorityError;
+use rootcast_replica::{MemberError, ReplicaError};
+use rootcast_store::StoreError;
+use rootcast_transport::{CloseReason, Code, PeerFault, TransportError};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Exit codes. They do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Something failed.
+    Failure = 1,
+    /// The command line was wrong.
+    Usage = 2,
+    /// Differences or damage were found.
+    Differences = 3,
+    /// The source cannot be published.
+    InvalidSource = 4,
+    /// It took too long.
+    TimeOut = 6,
+    /// A peer could not be reached.
+    Unreachable = 7,
+    /// Trust: keys, signatures, certificates.
+    Trust = 8,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not succeed: what happened, where, why, and what to do next.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) next: Option<String>,
+    pub(crate) exit: Exit,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { message: message.into(), next: None, exit }
+    }
+
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    pub(crate) fn io(path: &Path, error: &io::Error) -> Self {
+        Self::new(Exit::Failure, format!("{}: {error}", path.display()))
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        let failure = |exit| Self::new(exit, error.to_string());
+        match &error {
+            PublishError::Compile(inner) => match inner {
+                CompileError::Source(source) if !source.is_invalid_source() => failure(Exit::Failure),
+                CompileError::Store(_) | CompileError::Replica(_) | CompileError::Write(_) => failure(Exit::Failure),
+                CompileError::Key(_) => failure(Exit::Trust),
+                _ => failure(Exit::InvalidSource).next("correct the source and publish again; nothing was signed"),
+            },
+            PublishError::Unreachable(_) => failure(Exit::Unreachable)
+                .next("start the origin with `rootcast relay CONFIG`, or correct `origin` in the publisher's configuration"),
+            PublishError::Transport(inner) => Self::from_transport(inner),
+            PublishError::Member(_) | PublishError::Key(_) | PublishError::NotGranted { .. } => failure(Exit::Trust),
+            PublishError::Config { .. } => failure(Exit::Usage),
+            _ => failure(Exit::Failure),
+        }
+    }
+}
+
+impl Failure {
+    pub(crate) fn from_transport(error: &TransportError) -> Self {
+        let exit = match error {
+            TransportError::Peer {
+                fault: PeerFault::HandshakeTimeout { .. } | PeerFault::Stalled { .. } | PeerFault::NoStreams { .. },
+                ..
+            } => Exit::Unreachable,
+            TransportError::Closed { reason: CloseReason::RefusedUs { .. }, .. } => Exit::Trust,
+            TransportError::Closed { reason: CloseReason::ByPeer { code, .. }, .. } if *code == Code::REFUSED => {
+                Exit::Trust
+            }
+            TransportError::Peer { .. } | TransportError::KeyExposed { .. } | TransportError::BadPem { .. } => Exit::Trust,
+            TransportError::ReadFile { .. } | TransportError::Bind { .. } => Exit::Failure,
+            _ => Exit::Unreachable,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        Self::from_transport(&error)
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Self {
+        match &error {
+            ReplicaError::Transport(inner) => Self::from_transport(inner),
+            ReplicaError::Verify(_) | ReplicaError::Refused(_) => Self::new(Exit::Trust, error.to_string()),
+            _ => Self::new(Exit::Failure, error.to_string()),
+        }
+    }
+}
+
+impl From<RelayError> for Failure {
+    fn from(error: RelayError) -> Self {
+        let exit = match &error {
+            RelayError::Config { .. } => Exit::Usage,
+            RelayError::Member(_) => Exit::Trust,
+            _ => Exit::Failure,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        let exit = match &error {
+            AgentError::Config { .. } => Exit::Usage,
+            AgentError::Member(_) => Exit::Trust,
+            _ => Exit::Failure,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let exit = if error.is_invalid_source() { Exit::InvalidSource } else { Exit::Failure };
+        Self::new(exit, error.to_string())
+    }
+}
+
+macro_rules! plain {
+    ($exit:expr, $($error:ty),+) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new($exit, error.to_string())
+            }
+        })+
+    };
+}
+plain!(Exit::Failure, StoreError);
+plain!(Exit::Trust, KeyError, MemberError, AuthorityError);

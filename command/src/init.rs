@@ -1,0 +1,111 @@
+//! `rootcast init`: a platform, and identities for its members.
+
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use rootcast::id::{PlatformId, TrustHash};
+use rootcast::path::ChannelName;
+use rootcast_bundler::Founding;
+use rootcast_relay::authority::Authority;
+use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
+use rootcast_transport::Role;
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The platform's directory; it is made if it is not there
+    directory: PathBuf,
+    /// Add an identity to the platform: ROLE:NAME, the role being relay, agent or publisher
+    #[arg(long = "identity", value_name = "ROLE:NAME")]
+    identities: Vec<String>,
+    /// The channels that the publisher may publish to: this one and those under it
+    #[arg(long, default_value = "main", value_name = "CHANNEL")]
+    grant: String,
+}
+
+/// How long a member's certificate is good. Renewal over the network comes with joining.
+const MEMBER_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+/// How long the first trust document is current.
+const TRUST_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
+    let directory = &arguments.directory;
+    let grant = ChannelName::new(&arguments.grant).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let is_new = !directory.join(TRUST_FILE).exists();
+    if !is_new && arguments.identities.is_empty() {
+        let message = format!("{} already holds a platform; nothing was changed", directory.display());
+        let next = format!("rootcast init {} --identity agent:NAME   adds a member to it", directory.display());
+        return Err(Failure::new(Exit::Failure, message).next(next));
+    }
+    let now = SystemTime::now();
+    if is_new {
+        create(directory, &grant, now)?;
+        add(directory, "publisher:publisher", now)?;
+    }
+    let fingerprint = fs::read_to_string(directory.join(FINGERPRINT_FILE))
+        .map_err(|error| Failure::io(&directory.join(FINGERPRINT_FILE), &error))?;
+    let mut added = Vec::new();
+    for identity in &arguments.identities {
+        added.push(add(directory, identity, now)?);
+    }
+    output.value(&json!({
+        "platform": directory, "fingerprint": fingerprint.trim(), "created": is_new, "identities": added,
+    }));
+    if is_new {
+        output.line(format!("platform   {}", directory.display()));
+        output.line(format!("fingerprint {}", fingerprint.trim()));
+        output.line("keys/      root.key and publisher.key: keep root.key offline");
+        output.line("authority/ the certificate authority");
+    }
+    for path in &added {
+        output.line(format!("identity   {}   copy this directory to its machine", path.display()));
+    }
+    Ok(())
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Makes a platform. The trust document comes last: where it is, all else is.
+pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> Result<TrustHash, Failure> {
+    let keys = directory.join("keys");
+    fs::create_dir_all(&keys).map_err(|error| Failure::io(&keys, &error))?;
+    let mut platform = [0; 16];
+    getrandom::fill(&mut platform).map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+    let platform = PlatformId::from_bytes(platform);
+    let authority = Authority::create(&directory.join("authority"), platform, now)?;
+    let founding = Founding {
+        platform,
+        authority: authority.hash(),
+        grant,
+        issued: seconds(now),
+        expires: seconds(now + TRUST_VALIDITY),
+    };
+    let (document, fingerprint) = founding.found(&keys)?;
+    write(&directory.join(FINGERPRINT_FILE), format!("{fingerprint}\n").as_bytes())?;
+    write(&directory.join(TRUST_FILE), &document)?;
+    Ok(fingerprint)
+}
+
+/// Adds a member: a directory with all that its machine needs.
+pub(crate) fn add(directory: &Path, identity: &str, now: SystemTime) -> Result<PathBuf, Failure> {
+    let usage = |reason: String| Failure::new(Exit::Usage, format!("--identity {identity}: {reason}"));
+    let (role, name) = identity.split_once(':').ok_or_else(|| usage("want ROLE:NAME, as agent:web-1".into()))?;
+    let role: Role = role.parse().map_err(|_| usage("the role is relay, agent or publisher".into()))?;
+    let authority = Authority::load(&directory.join("authority"))?;
+    let home = directory.join("identities").join(format!("{role}-{name}"));
+    authority.issue(role, name, MEMBER_VALIDITY, now, &home)?;
+    for file in [TRUST_FILE, FINGERPRINT_FILE] {
+        let from = directory.join(file);
+        let bytes = fs::read(&from).map_err(|error| Failure::io(&from, &error))?;
+        write(&home.join(file), &bytes)?;
+    }
+    Ok(home)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(path, bytes).map_err(|error| Failure::io(path, &error))
+}

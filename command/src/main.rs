@@ -1,0 +1,87 @@
+//! `rootcast`: one binary, one file per subcommand.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
+
+mod agent;
+mod completions;
+mod dev;
+mod failure;
+mod init;
+mod inspect;
+mod output;
+mod publish;
+mod relay;
+mod status;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use output::Output;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+/// Configuration delivery to very many hosts: signed, small, atomic.
+#[derive(Parser)]
+#[command(name = "rootcast", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Print JSON on standard output (one object; one line per event where it streams)
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more on standard error (-v info, -vv debug)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a platform (keys, certificate authority, trust), or add an identity to it
+    Init(init::Arguments),
+    /// Compile a repository or directory, sign it and publish it to the origin
+    Publish(publish::Arguments),
+    /// Run a relay; without parents it is the origin
+    Relay(relay::Arguments),
+    /// Run the agent of this host
+    Agent(agent::Arguments),
+    /// Show relays and hosts, and which release each has
+    Status(status::Arguments),
+    /// Re-hash a relay's, an agent's or a publisher's store and name what is damaged
+    Verify(verify::Arguments),
+    /// Show a release, bundle, edit or signed file readably
+    Inspect(inspect::Arguments),
+    /// Run a whole platform on this machine and watch releases travel through it
+    Dev(dev::Arguments),
+    /// Print shell completions
+    Completions(completions::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    let daemon = matches!(arguments.command, Command::Relay(_) | Command::Agent(_));
+    let level = match arguments.verbose + u8::from(daemon) {
+        0 => tracing::Level::ERROR,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_max_level(level).init();
+    let outcome = match arguments.command {
+        Command::Init(arguments) => init::run(&arguments, &output),
+        Command::Publish(arguments) => publish::run(&arguments, &output),
+        Command::Relay(arguments) => relay::run(&arguments, &output),
+        Command::Agent(arguments) => agent::run(&arguments, &output),
+        Command::Status(arguments) => status::run(&arguments, &output),
+        Command::Verify(arguments) => verify::run(&arguments, &output),
+        Command::Inspect(arguments) => inspect::run(&arguments, &output),
+        Command::Dev(arguments) => dev::run(&arguments, &output),
+        Command::Completions(arguments) => completions::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
