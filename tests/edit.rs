@@ -1,5 +1,7 @@
 //! Properties of edits, with real contents.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
 use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -212,4 +214,29 @@ fn flipping_any_byte_or_cutting_anywhere_is_detected() {
     }
     let counted = summary(&edit).unwrap();
     assert_eq!((counted.added, counted.replaced, counted.deleted), (2, 1, 1));
+}
+
+#[test]
+fn pieces_of_many_large_files_follow() {
+    use rootcast::entry::{Chunk, ChunkList};
+    use rootcast::id::BlobId;
+    // Kept chunks are never read, so the lists alone are enough: every chunk stands at another place.
+    let mut old_objects = ObjectMap::new();
+    let mut new_objects = ObjectMap::new();
+    let (mut old, mut new) = (Changes::new(), Changes::new());
+    for file in 0u64..2 {
+        let chunk = |n: u64| Chunk { id: BlobId::of(&[file.to_le_bytes(), n.to_le_bytes()].concat()), size: 16384 };
+        let mut list = ChunkList((0..65_536).map(chunk).collect());
+        let path = ConfigPath::new(&format!("large-{file}")).unwrap();
+        let content = chunking::store_list(&list, &mut old_objects).unwrap();
+        old.insert(path.clone(), Some(Entry::File { content, executable: false }));
+        list.0.reverse();
+        let content = chunking::store_list(&list, &mut new_objects).unwrap();
+        new.insert(path, Some(Entry::File { content, executable: false }));
+    }
+    let (old_root, _) = update(&ObjectMap::new(), empty_root(), &old, &mut old_objects).unwrap();
+    let (root, totals) = update(&ObjectMap::new(), empty_root(), &new, &mut new_objects).unwrap();
+    let edit = encode((&old_objects, old_root), (&new_objects, root)).unwrap();
+    let declared = Declared { root, totals, policy: Policy::ANY };
+    apply(&old_objects, old_root, &edit, &declared, &mut ObjectMap::new()).unwrap();
 }

@@ -1,5 +1,7 @@
 //! Properties of the tree, against a plain sorted map.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use rootcast::entry::{Content, Entry};
@@ -16,7 +18,7 @@ fn path(text: &str) -> ConfigPath {
 
 fn file(value: u16) -> Entry {
     let content = Content::Blob { id: BlobId::of(&value.to_le_bytes()), size: u64::from(value) };
-    Entry::File { content, executable: value % 7 == 0 }
+    Entry::File { content, executable: value.is_multiple_of(7) }
 }
 
 fn build(objects: &mut ObjectMap, entries: &BTreeMap<ConfigPath, Entry>) -> NodeId {
@@ -181,5 +183,29 @@ fn threat_14_a_child_named_twice_or_a_false_level_is_refused() {
         objects.insert(id.into(), bytes.into());
         let outcome = Tree::open(&objects, id).and_then(|tree| tree.walk::<TreeError>(|_, _| Ok(())));
         assert!(outcome.is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_kept_node_with_one_child_does_not_become_the_root() {
+    // A path that ends a leaf and the node above it stands alone under both.
+    let bits = |path: &ConfigPath| u16::from_le_bytes(*blake3::hash(path.as_str().as_bytes()).as_bytes().first_chunk().unwrap());
+    let first = (0u32..).map(|n| path(&format!("a{n}"))).find(|path| bits(path) & 0xfff == 0).unwrap();
+    let last = path("z");
+    let mut objects = ObjectMap::new();
+    let one = BTreeMap::from([(first.clone(), file(1))]);
+    let two = BTreeMap::from([(first, file(1)), (last.clone(), file(2))]);
+    let root = build(&mut objects, &two);
+    let (dropped, _) = change(&mut objects, root, &Changes::from([(last, None)]));
+    assert_eq!(dropped, build(&mut ObjectMap::new(), &one));
+}
+
+#[test]
+fn threat_16_links_together_do_not_leave_the_bundle() {
+    // `d/a -> ..` is the bundle's root, so `d/b -> a/../x` would lie outside of it.
+    assert!(LinkTarget::new(&path("d/a"), "..").is_ok());
+    assert!(LinkTarget::new(&path("d/e/b"), "../../x/y").is_ok());
+    for (at, target) in [("d/b", "a/../x"), ("d/e/b", "../a/../x"), ("d/b", "../.."), ("b", ".."), ("b", "./../x")] {
+        assert!(LinkTarget::new(&path(at), target).is_err(), "{at} -> {target}");
     }
 }
