@@ -1,0 +1,187 @@
+//! One file: a signed document, or an edit.
+
+use super::place::read;
+use super::{Signatures, commit, signatures_json, signatures_outcome, signatures_text, utc};
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, bytes, plain};
+use bytes::Bytes;
+use rootcast::cose::{self, DocumentKind, KeySet};
+use rootcast::edit::{self, Summary};
+use rootcast::id::{KeyId, ReleaseHash, TrustHash};
+use rootcast::limits::MAX_EDIT;
+use rootcast::release::Release;
+use rootcast::trust::{Grant, Trust, VerifiedTrust};
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(super) fn show(path: &Path, trust: Option<&VerifiedTrust>, output: &Output) -> Result<(), Failure> {
+    let file = Bytes::from(read(path, MAX_EDIT).map_err(|error| Failure::io(path, &error))?);
+    for kind in [DocumentKind::Trust, DocumentKind::Release] {
+        let Ok(keys) = cose::claimed_keys(kind, &file) else { continue };
+        let signatures = match kind {
+            DocumentKind::Trust => show_trust(&file, &keys, trust, output),
+            DocumentKind::Release => show_release(&file, &keys, trust, output),
+        };
+        let signatures = signatures.map_err(|reason| unknown(path, &reason))?;
+        return signatures_outcome(&signatures, &path.display().to_string());
+    }
+    match edit::summary(&file) {
+        Ok(summary) => {
+            show_edit(&summary, file.len() as u64, output);
+            Ok(())
+        }
+        Err(error) => {
+            // Every signed document begins with this tag, and no edit does.
+            let reason = match cose::claimed_keys(DocumentKind::Release, &file) {
+                Err(document) if file.first().is_none_or(|tag| *tag == 0xd2) => document.to_string(),
+                _ => error.to_string(),
+            };
+            Err(unknown(path, &reason))
+        }
+    }
+}
+
+fn unknown(path: &Path, reason: &str) -> Failure {
+    let message = format!("{} is not a document or edit that can be read: {}", path.display(), plain(reason));
+    Failure::new(Exit::Failure, message)
+        .next("give a .cose document, an encoded edit, or the state directory of a relay, agent or publisher")
+}
+
+fn names(keys: &[KeyId]) -> Vec<String> {
+    keys.iter().map(KeyId::to_string).collect()
+}
+
+fn key_set(keys: &KeySet) -> Value {
+    let ids: Vec<_> = keys.keys.iter().map(|key| key.id().to_string()).collect();
+    json!({ "threshold": keys.threshold, "keys": ids })
+}
+
+fn key_set_text(keys: &KeySet) -> String {
+    let ids: Vec<_> = keys.keys.iter().map(|key| key.id().to_string()).collect();
+    format!("{} of {}", keys.threshold, ids.join(", "))
+}
+
+fn show_trust(
+    document: &Bytes,
+    keys: &[KeyId],
+    trust: Option<&VerifiedTrust>,
+    output: &Output,
+) -> Result<Signatures, String> {
+    let (said, hash) = Trust::unverified(document).map_err(|error| error.to_string())?;
+    let signatures: Signatures = trust.map(|trust| {
+        VerifiedTrust::pinned(document, trust.hash()).map(drop).map_err(|error| error.to_string())
+    });
+    let grant = |grant: &Grant| {
+        json!({
+            "prefix": grant.prefix.as_str(), "publishers": key_set(&grant.publishers), "files": grant.limits.files,
+            "bytes": grant.limits.bytes, "file_size": grant.limits.file_size, "symlinks": grant.symlinks,
+        })
+    };
+    output.value(&json!({
+        "kind": "trust", "fingerprint": hash.to_string(), "platform": said.platform.to_string(),
+        "version": said.version, "issued": said.issued, "expires": said.expires, "roots": key_set(&said.roots),
+        "grants": said.grants.iter().map(grant).collect::<Vec<_>>(), "heads": key_set(&said.heads),
+        "authority": said.authority.to_string(), "signed_by": names(keys),
+        "signatures": signatures_json(&signatures),
+    }));
+    let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
+    output.line("trust document");
+    trust_lines(&said, hash, &line);
+    line("signed by", &names(keys).join(", "));
+    line("signatures", &signatures_text(&signatures));
+    Ok(signatures)
+}
+
+fn trust_lines(said: &Trust, hash: TrustHash, line: &dyn Fn(&str, &str)) {
+    line("fingerprint", &hash.to_string());
+    line("platform", &said.platform.to_string());
+    line("version", &said.version.to_string());
+    line("issued", &utc(said.issued));
+    line("expires", &utc(said.expires));
+    line("roots", &key_set_text(&said.roots));
+    for grant in &said.grants {
+        let links = if grant.symlinks { "symbolic links" } else { "no symbolic links" };
+        let limits = grant.limits;
+        let text = format!(
+            "{} and below: {}; a bundle has at most {} files, {}, {} a file, {links}",
+            grant.prefix,
+            key_set_text(&grant.publishers),
+            limits.files,
+            bytes(limits.bytes),
+            bytes(limits.file_size),
+        );
+        line("grant", &text);
+    }
+    line("heads", &key_set_text(&said.heads));
+    line("authority", &said.authority.to_string());
+}
+
+fn show_release(
+    document: &Bytes,
+    keys: &[KeyId],
+    trust: Option<&VerifiedTrust>,
+    output: &Output,
+) -> Result<Signatures, String> {
+    let payload = cose::unverified_payload(DocumentKind::Release, document).map_err(|error| error.to_string())?;
+    let release = Release::decode(&payload).map_err(|error| error.to_string())?;
+    let signatures: Signatures =
+        trust.map(|trust| trust.release(&release.channel, document).map(drop).map_err(|error| error.to_string()));
+    let mut value = release_json(&release, ReleaseHash::of(&payload));
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("kind".into(), "release".into());
+        fields.insert("signed_by".into(), names(keys).into());
+        fields.insert("signatures".into(), signatures_json(&signatures));
+    }
+    output.value(&value);
+    output.line("release");
+    release_lines(&release, ReleaseHash::of(&payload), output);
+    let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
+    line("signed by", &names(keys).join(", "));
+    line("signatures", &signatures_text(&signatures));
+    Ok(signatures)
+}
+
+/// The fields of a release, for programs.
+pub(super) fn release_json(release: &Release, hash: ReleaseHash) -> Value {
+    json!({
+        "channel": release.channel.as_str(), "release": release.number, "hash": hash.to_string(),
+        "previous": release.previous.map(|hash| hash.to_string()), "commit": release.commit_hex(),
+        "issued": release.issued, "bundles": release.bundles, "bundles_root": release.bundles_root.to_string(),
+        "files": release.files, "bytes": release.bytes,
+    })
+}
+
+/// The fields of a release, for people.
+pub(super) fn release_lines(release: &Release, hash: ReleaseHash, output: &Output) {
+    let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
+    line("channel", release.channel.as_str());
+    line("number", &release.number.to_string());
+    line("hash", &hash.to_string());
+    line("previous", &release.previous.map_or_else(|| "none".into(), |hash| hash.to_string()));
+    line("commit", commit(&release.commit_hex()));
+    line("issued", &utc(release.issued));
+    line("bundles", &format!("{}, root {}", release.bundles, release.bundles_root));
+    line("files", &format!("{}, {}", release.files, bytes(release.bytes)));
+}
+
+/// The counts of an edit.
+pub(super) fn show_edit(summary: &Summary, size: u64, output: &Output) {
+    output.value(&json!({
+        "kind": "edit", "bytes": size, "added": summary.added, "copied": summary.copied,
+        "replaced": summary.replaced, "mode_changed": summary.mode_changed, "deleted": summary.deleted,
+        "operation_bytes": summary.operation_bytes, "content_bytes": summary.content_bytes,
+    }));
+    output.line(format!("edit of {}", bytes(size)));
+    let Summary { added, copied, replaced, mode_changed, deleted, operation_bytes, content_bytes } = *summary;
+    for (name, text) in [
+        ("added", added.to_string()),
+        ("copied", copied.to_string()),
+        ("replaced", replaced.to_string()),
+        ("mode changed", mode_changed.to_string()),
+        ("deleted", deleted.to_string()),
+        ("operations", bytes(operation_bytes)),
+        ("contents", bytes(content_bytes)),
+    ] {
+        output.line(format!("{name:12} {text}"));
+    }
+}

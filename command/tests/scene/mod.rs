@@ -1,0 +1,168 @@
+//! A platform of real processes on loopback, in a directory of its own.
+#![allow(dead_code, unreachable_pub)] // each test binary uses its own part of this
+
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything here may take.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+pub struct Scene {
+    home: TempDir,
+}
+
+/// A relay or agent; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    events: Receiver<Value>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Daemon {
+    /// Ends it in order, so that its parent hears of it at once.
+    pub fn stop(mut self) {
+        let stopped = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(stopped.success() && self.child.wait().unwrap().success());
+    }
+
+    /// Waits for an event of this name.
+    pub fn wait_for(&self, name: &str) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let event = self.events.recv_timeout(left).unwrap_or_else(|_| panic!("no event `{name}` came"));
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+}
+
+pub fn rootcast(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rootcast")).args(arguments).output().unwrap()
+}
+
+/// Runs a command that must end with this code, and gives its standard output.
+pub fn run(code: i32, arguments: &[&str]) -> String {
+    let output = rootcast(arguments);
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "rootcast {arguments:?}\n{out}\n{errors}");
+    out.into_owned()
+}
+
+/// The JSON lines that a command prints.
+pub fn json(code: i32, arguments: &[&str]) -> Vec<Value> {
+    let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+    run(code, &arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+impl Scene {
+    /// A platform with identities for relays `origin` and `eu`, agent `web-1`
+    /// and a publisher, and a copy of the sample repository in `source`.
+    pub fn new() -> Self {
+        let scene = Self { home: tempfile::tempdir().unwrap() };
+        let platform = scene.path("platform");
+        let arguments = ["init", &platform, "--grant", "prod", "--identity", "relay:origin"];
+        run(0, &[&arguments[..], &["--identity", "relay:eu", "--identity", "agent:web-1"]].concat());
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/sample"), &scene.source());
+        scene
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.home.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.home.path().join("source")
+    }
+
+    pub fn identity(&self, name: &str) -> String {
+        self.path(&format!("platform/identities/{name}"))
+    }
+
+    /// The one pack of a store.
+    pub fn pack(&self, state: &str) -> PathBuf {
+        let directory = self.home.path().join(state).join("channels/prod");
+        let mut packs: Vec<PathBuf> = fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().contains("pack"))
+            .collect();
+        assert_eq!(packs.len(), 1, "{packs:?} in {}", directory.display());
+        packs.pop().unwrap()
+    }
+
+    fn daemon(&self, kind: &str, config: &str, text: &str) -> Daemon {
+        fs::write(self.path(config), text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rootcast"))
+            .args([kind, &self.path(config), "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).unwrap());
+            }
+        });
+        Daemon { child, events }
+    }
+
+    /// Starts a relay, and gives it with its address. State in `state-NAME`.
+    pub fn relay(&self, name: &str, parents: &[&str]) -> (Daemon, String) {
+        let text = format!(
+            "listen = '127.0.0.1:0'\nidentity = 'platform/identities/relay-{name}'\nstate = 'state-{name}'\n\
+             channels = ['prod']\nparents = {parents:?}\n"
+        );
+        let daemon = self.daemon("relay", &format!("{name}.toml"), &text);
+        let ready = daemon.wait_for("ready");
+        (daemon, ready["address"].as_str().unwrap().to_owned())
+    }
+
+    /// Starts the agent `web-1`. State in `state-web-1`, live in `live`.
+    pub fn agent(&self, relay: &str) -> Daemon {
+        let text = format!(
+            "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
+             relays = ['{relay}']\nchannel = 'prod'\nlabels = {{ role = 'web' }}\n"
+        );
+        self.daemon("agent", "web-1.toml", &text)
+    }
+
+    /// Publishes `source`. State in `state-publisher`.
+    pub fn publish(&self, origin: &str) {
+        let config = self.path("publish.toml");
+        let text = format!(
+            "identity = 'platform/identities/publisher-publisher'\nkey = 'platform/keys/publisher.key'\n\
+             state = 'state-publisher'\norigin = ['{origin}']\n"
+        );
+        fs::write(&config, text).unwrap();
+        run(0, &["publish", self.source().to_str().unwrap(), "--config", &config]);
+    }
+}
