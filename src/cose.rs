@@ -232,6 +232,11 @@ pub fn unverified_payload(kind: DocumentKind, document: &[u8]) -> Result<Bytes, 
     items.pop().map(|item| item.payload).ok_or(SignatureError::Payloads)
 }
 
+/// The signatures of a document with the key ids that they claim, NOT verified.
+pub fn signatures(kind: DocumentKind, document: &[u8]) -> Result<Vec<(KeyId, [u8; 64])>, SignatureError> {
+    Ok(parse(kind, document)?.into_iter().map(|item| (item.key, item.signature)).collect())
+}
+
 /// The key ids that a document claims to be signed by, NOT verified.
 pub fn claimed_keys(kind: DocumentKind, document: &[u8]) -> Result<Vec<KeyId>, SignatureError> {
     Ok(parse(kind, document)?.into_iter().map(|item| item.key).collect())

@@ -9,6 +9,7 @@
 pub mod acceptance;
 pub mod chunking;
 pub mod codec;
+pub mod compact;
 pub mod cose;
 pub mod edit;
 pub mod entry;

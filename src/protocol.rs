@@ -4,12 +4,14 @@
 //! the frame that announces them as raw bytes.
 
 use crate::acceptance::Accepted;
+use crate::compact::CompactHead;
 use crate::encode_as_array;
 use crate::id::{ObjectId, ProofHash};
 use crate::path::{BundleName, ChannelName};
 use crate::release::BundleLeaf;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The application protocol that both ends must speak.
 pub const ALPN: &[u8] = b"rootcast/1";
@@ -114,6 +116,49 @@ pub struct UpdateHead {
     pub siblings: Vec<ProofHash>,
 }
 encode_as_array!(UpdateHead { subscription, release, listed, keep_others, siblings });
+
+/// What an update stream begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateMessage {
+    /// A whole head.
+    Whole(UpdateHead),
+    /// One without what the child can compute.
+    Compact(CompactHead),
+}
+
+const WHOLE: u8 = 0;
+const COMPACT: u8 = 1;
+
+// `[0, head]` or `[1, head]`: a name would cost more than some edits do.
+impl Serialize for UpdateMessage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Whole(head) => (WHOLE, head).serialize(serializer),
+            Self::Compact(head) => (COMPACT, head).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for UpdateMessage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MessageVisitor;
+        impl<'de> Visitor<'de> for MessageVisitor {
+            type Value = UpdateMessage;
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("[0, head] or [1, compact head]")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<UpdateMessage, A::Error> {
+                let short = || A::Error::custom("message is too short");
+                match seq.next_element::<u8>()?.ok_or_else(short)? {
+                    WHOLE => Ok(UpdateMessage::Whole(seq.next_element()?.ok_or_else(short)?)),
+                    COMPACT => Ok(UpdateMessage::Compact(seq.next_element()?.ok_or_else(short)?)),
+                    _ => Err(A::Error::custom("unknown kind of update")),
+                }
+            }
+        }
+        deserializer.deserialize_seq(MessageVisitor)
+    }
+}
 
 /// A bundle in an update.
 #[derive(Debug, Clone, PartialEq, Eq)]

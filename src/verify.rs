@@ -9,7 +9,7 @@
 
 use crate::acceptance::{Accepted, Offer};
 use crate::codec::CodecError;
-use crate::cose::{self, DocumentKind, SignatureError};
+use crate::cose::{self, DocumentKind, KeySet, SignatureError};
 use crate::edit::{self, Declared, EditError, Policy};
 use crate::encode_as_array;
 use crate::id::{Chain, EditHash, NodeId, ProofHash, ReleaseHash};
@@ -100,6 +100,10 @@ impl VerifiedRelease {
     /// What it says.
     pub fn release(&self) -> &Release {
         &self.release
+    }
+    /// The keys that may sign the channel's releases.
+    pub fn publishers(&self) -> &KeySet {
+        &self.grant.publishers
     }
     /// The document, exactly as it was signed.
     pub fn document(&self) -> &Bytes {

@@ -10,6 +10,7 @@ use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
 use rootcast::id::{Chain, EditHash, NodeId, PlatformId};
+use rootcast::limits::{MAX_BLOB, MAX_BUNDLES};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
 use rootcast::path::{BundleName, ConfigPath, LinkTarget, PathError};
@@ -59,6 +60,14 @@ pub enum CompileError {
         bundle: BundleName,
         /// Why.
         source: EditError,
+    },
+    /// More bundles than one plan can name.
+    #[error("the release has {bundles} bundles, whose names fill {size} bytes; the plan holds at most {MAX_BLOB}")]
+    TooManyBundles {
+        /// How many.
+        bundles: usize,
+        /// Bytes of the plan.
+        size: usize,
     },
     /// A new object could not be kept.
     #[error(transparent)]
@@ -269,7 +278,11 @@ fn add_plan(
     let Some(layers) = &settings.layers else { return Ok(()) };
     let bundles: BTreeSet<BundleName> = compiled.bundles.keys().cloned().collect();
     let plan = Plan { layers: layers.clone(), bundles };
-    let content = chunking::store(Bytes::from(plan.encode()), batch)?;
+    let (encoded, count) = (plan.encode(), plan.bundles.len());
+    if encoded.len() as u64 > MAX_BLOB || count >= MAX_BUNDLES {
+        return Err(CompileError::TooManyBundles { bundles: count, size: encoded.len() });
+    }
+    let content = chunking::store(Bytes::from(encoded), batch)?;
     let entry = Entry::File { content, executable: false };
     let changes = tree::Changes::from([(plan_path()?, Some(entry))]);
     let failed = |source| CompileError::Tree { bundle: name.clone(), source };

@@ -2,6 +2,7 @@
 
 use crate::publish;
 use crate::server::Shared;
+use crate::status::Key;
 use rootcast::limits::{MAX_FRAME, MAX_OPENING};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast_replica::{Replica, ReplicaError, answer_objects};
@@ -116,7 +117,9 @@ async fn subscription(
     let latest = replica.held().map(|held| held.accepted());
     sender.send_message(&Welcome { latest, time, alternates: Vec::new() }).await?;
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
-    let key = (connection.peer().name().to_owned(), subscribe.channel.to_string());
+    let peer = connection.peer();
+    let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
+    let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
     let reports = async {
         while let Some(Report(rows)) = receiver.receive_message(MAX_FRAME).await? {
             shared.statuses.report(key.clone(), session, &shared.name, rows);

@@ -13,10 +13,19 @@ pub(crate) struct Statuses {
     all: watch::Sender<Vec<HostStatus>>,
 }
 
+/// Who reports over which subscription, by certificate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) name: String,
+    /// `relay`, `agent` or `publisher`.
+    pub(crate) role: String,
+    pub(crate) channel: String,
+}
+
 #[derive(Default)]
 struct Rows {
     own: Vec<HostStatus>,
-    children: BTreeMap<(String, String), Child>,
+    children: BTreeMap<Key, Child>,
 }
 
 struct Child {
@@ -43,17 +52,19 @@ impl Statuses {
     }
 
     /// Takes a child's report over its subscription to one channel.
-    pub(crate) fn report(&self, key: (String, String), session: u64, parent: &str, mut rows: Vec<HostStatus>) {
-        rows.truncate(MAX_STATUS_ROWS);
-        rows.retain(|row| row.channel.as_str() == key.1);
-        place(&key.0, parent, &mut rows);
+    pub(crate) fn report(&self, key: Key, session: u64, parent: &str, mut rows: Vec<HostStatus>) {
+        // A host speaks for itself; a relay for all below it.
+        rows.truncate(if key.role == "relay" { MAX_STATUS_ROWS } else { 1 });
+        rows.retain(|row| row.channel.as_str() == key.channel);
+        rows.iter_mut().take(1).for_each(|own| own.role.clone_from(&key.role));
+        place(&key.name, parent, &mut rows);
         self.change(|known| {
             known.children.insert(key, Child { rows, session, lost: None });
         });
     }
 
     /// A child's session ended.
-    pub(crate) fn lost(&self, key: &(String, String), session: u64) {
+    pub(crate) fn lost(&self, key: &Key, session: u64) {
         self.change(|known| {
             if let Some(child) = known.children.get_mut(key).filter(|child| child.session == session) {
                 child.lost = Some(Instant::now());
@@ -105,6 +116,10 @@ mod tests {
     use super::*;
     use rootcast::path::ChannelName;
 
+    fn key(name: &str, role: &str, channel: &str) -> Key {
+        Key { name: name.into(), role: role.into(), channel: channel.into() }
+    }
+
     fn row(name: &str, role: &str, parent: &str, channel: &str) -> HostStatus {
         HostStatus {
             name: name.into(),
@@ -134,11 +149,11 @@ mod tests {
         for (statuses, name) in [(&origin, "o"), (&relay, "r")] {
             statuses.set_own(vec![row(name, "relay", "", "a"), row(name, "relay", "", "b")]);
         }
-        relay.report(("w".into(), "b".into()), 1, "r", vec![row("w", "agent", "", "b")]);
+        relay.report(key("w", "agent", "b"), 1, "r", vec![row("w", "agent", "", "b")]);
         // A relay sends all it knows over each of its subscriptions.
         for channel in ["a", "b"] {
             let rows = relay.watch().borrow().clone();
-            origin.report(("r".into(), channel.into()), 1, "o", rows);
+            origin.report(key("r", "relay", channel), 1, "o", rows);
         }
         let expected = [("a", "o", ""), ("b", "o", ""), ("a", "r", "o"), ("b", "r", "o"), ("b", "w", "r")];
         assert_eq!(known(&origin), expect(&expected));
@@ -155,7 +170,7 @@ mod tests {
             row("z", "agent", "deep", "a"),
             row("deep", "relay", "r", "a"),
         ];
-        origin.report(("r".into(), "a".into()), 1, "o", rows);
+        origin.report(key("r", "relay", "a"), 1, "o", rows);
         let expected =
             [("a", "o", ""), ("a", "r", "o"), ("a", "x", "r"), ("a", "y", "r"), ("a", "z", "deep"), ("a", "deep", "r")];
         assert_eq!(known(&origin), expect(&expected));

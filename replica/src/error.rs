@@ -34,6 +34,9 @@ pub enum ReplicaError {
     /// An update leaves out the content of a bundle that changed for us.
     #[error("the update brings no content for bundle `{0}`, which changed")]
     Incomplete(BundleName),
+    /// An update builds on another release than the one we hold.
+    #[error("the update does not build on the release that is held")]
+    Unfit,
     /// An update names a bundle that we did not ask for.
     #[error("the update brings bundle `{0}`, which was not asked for")]
     NotAsked(BundleName),
@@ -79,7 +82,7 @@ impl ReplicaError {
     pub(crate) fn is_offer(&self) -> bool {
         matches!(
             self,
-            Self::Verify(_) | Self::Edit { .. } | Self::NeedObject(_) | Self::Incomplete(_) | Self::NotAsked(_)
+            Self::Verify(_) | Self::Edit { .. } | Self::NeedObject(_) | Self::Incomplete(_) | Self::Unfit | Self::NotAsked(_)
         )
     }
 }

@@ -141,9 +141,10 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
         tokio::select! {
             stream = connection.accept_uni() => {
                 let mut stream = stream?;
-                if let Some(update) = receive_update(&mut stream).await? {
+                if let Some(pushed) = receive_update(&mut stream).await? {
                     let bytes = stream.bytes();
-                    if update.head.subscription == control.number {
+                    if pushed.subscription() == control.number {
+                        let update = replica.rebuild(pushed);
                         take_in(follow, connection, update, bytes).await?;
                     }
                 }
@@ -183,12 +184,16 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
 async fn take_in(
     follow: &Follow,
     connection: &Connection,
-    update: Update,
+    update: Option<Update>,
     bytes: u64,
 ) -> Result<(), ReplicaError> {
     let replica = &follow.replica;
     let interest = follow.interest.borrow().clone();
-    let error = match attempt(replica, connection, &interest, update, bytes, follow).await {
+    let attempted = match update {
+        Some(update) => attempt(replica, connection, &interest, update, bytes, follow).await,
+        None => Err(ReplicaError::Unfit),
+    };
+    let error = match attempted {
         Ok(()) => return Ok(()),
         Err(error) if error.is_offer() => error,
         // Evidence of a bad publisher is not this parent's doing; our own

@@ -23,15 +23,16 @@ pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
 pub use outgoing::Outgoing;
 use outgoing::Prepared;
 pub use receive::{Received, Rule};
-pub use session::{answer_objects, pull, receive_update};
+pub use session::{Pushed, answer_objects, pull, receive_update};
 pub use update::Update;
 
 use cache::EditCache;
 use evidence::Evidence;
 use rootcast::acceptance::{Accepted, Floors};
+use rootcast::compact::Before;
 use rootcast::id::ProofHash;
 use rootcast::path::{BundleName, ChannelName};
-use rootcast::protocol::{Interest, Standing};
+use rootcast::protocol::{Interest, Standing, UpdateMessage};
 use rootcast::trust::VerifiedTrust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_store::Store;
@@ -108,8 +109,7 @@ impl Replica {
         evidence: Option<PathBuf>,
     ) -> Result<Self, ReplicaError> {
         let mut newest = None;
-        let (first, last) = (store.oldest_release().unwrap_or(1), store.latest_release().unwrap_or(0));
-        for number in (first..=last).rev() {
+        for number in store.releases().into_iter().rev() {
             match Self::load(&*store, &trust, &channel, number) {
                 Ok(Some(held)) => {
                     newest = Some(Arc::new(held));
@@ -199,6 +199,20 @@ impl Replica {
     /// When the store fails or the record does not verify.
     pub fn release(&self, number: u64) -> Result<Option<Held>, ReplicaError> {
         Self::load(&*self.store, &self.trust, &self.channel, number)
+    }
+
+    /// The update that was pushed, its head rebuilt where it came without what
+    /// we can compute; `None` where it does not build on what is held.
+    pub fn rebuild(&self, pushed: Pushed) -> Option<Update> {
+        let Pushed { message, edits } = pushed;
+        let head = match message {
+            UpdateMessage::Whole(head) => head,
+            UpdateMessage::Compact(head) => {
+                let held = self.held()?;
+                Before::new(&held.bundles, |_| true).expand(&head, &edits)?
+            }
+        };
+        Some(Update { head, edits })
     }
 
     /// Where this replica stands, as it tells a parent. Bundles count as whole

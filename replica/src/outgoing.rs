@@ -3,6 +3,7 @@
 use crate::{Held, Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
+use rootcast::compact::{Before, CompactHead};
 use rootcast::edit;
 use rootcast::id::{EditHash, NodeId};
 use rootcast::limits::PREPARED_UPDATES;
@@ -22,6 +23,8 @@ pub struct Outgoing {
     pub accepted: Accepted,
     /// Its head, for subscription 0.
     pub head: UpdateHead,
+    /// The head without what the child can compute, where that can be done.
+    pub compact: Option<CompactHead>,
     /// The edits, in the head's order.
     pub edits: Vec<Bytes>,
     /// Where the child stands once it has taken it in.
@@ -171,9 +174,12 @@ impl Replica {
             keep_others,
             siblings: merkle::prove(&hashes, &indices),
         };
+        let compact = target.before.as_ref().and_then(|before| {
+            Before::new(&before.bundles, |leaf| whole.contains(&leaf.name)).compact(&head, &edits)
+        });
         let whole = covered.iter().map(|(_, leaf)| leaf.name.clone()).collect();
         let standing = Standing { release: Some(accepted), whole };
-        Ok(Some(Outgoing { accepted, head, edits, standing }))
+        Ok(Some(Outgoing { accepted, head, compact, edits, standing }))
     }
 
     /// How a child that holds `old` of a bundle gets `new`; `None` if it has it.

@@ -128,14 +128,14 @@ impl Replica {
         if stats.bytes_on_disk < last.saturating_mul(2).saturating_add(rootcast::limits::COLLECT_FROM) {
             return Ok(());
         }
-        let Some(newest) = self.held() else { return Ok(()) };
-        let newest = newest.accepted().number;
-        let oldest = newest.saturating_sub(rootcast::limits::RETAINED_RELEASES - 1).max(1);
+        let held = self.store.releases();
+        let newest = held.rchunks(rootcast::limits::RETAINED_RELEASES as usize).next().unwrap_or_default();
+        let Some(oldest) = newest.first().copied() else { return Ok(()) };
         let mut retained = Retained { oldest_release: oldest, ..Retained::default() };
         let source: &dyn ObjectSource = &*self.store;
         let mut edits = BTreeMap::new();
-        for number in oldest..=newest {
-            let Some(held) = self.release(number)? else { continue };
+        for number in newest {
+            let Some(held) = self.release(*number)? else { continue };
             for leaf in held.bundles.leaves().values() {
                 edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
                 Tree::open(source, leaf.root)?.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id)))?;

@@ -2,12 +2,13 @@
 
 use crate::{Outgoing, ReplicaError, Update};
 use bytes::Bytes;
+use rootcast::compact::CompactHead;
 use rootcast::id::ObjectId;
 use rootcast::limits::{MAX_EDIT, MAX_FRAME, MAX_OBJECT, MAX_OBJECTS_ANSWER};
 use rootcast::object::ObjectSource;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{
-    ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateRequest,
+    ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateMessage, UpdateRequest,
 };
 use rootcast_transport::{Connection, Receiver, Sender, frame_of};
 
@@ -18,8 +19,11 @@ impl Outgoing {
     /// # Errors
     /// When the child or the network fails.
     pub async fn push(&self, subscription: u64, sender: &mut Sender) -> Result<u64, ReplicaError> {
-        let head = UpdateHead { subscription, ..self.head.clone() };
-        self.send(frame_of(&head)?, sender).await
+        let message = match &self.compact {
+            Some(head) => UpdateMessage::Compact(CompactHead { subscription, ..head.clone() }),
+            None => UpdateMessage::Whole(UpdateHead { subscription, ..self.head.clone() }),
+        };
+        self.send(frame_of(&message)?, sender).await
     }
 
     /// Sends the update as the answer to a pull.
@@ -43,27 +47,52 @@ impl Outgoing {
     }
 }
 
+/// What an update stream brought, its head perhaps still to be rebuilt.
+#[derive(Debug, Clone)]
+pub struct Pushed {
+    /// The head.
+    pub message: UpdateMessage,
+    /// The edits that follow it.
+    pub edits: Vec<Bytes>,
+}
+
+impl Pushed {
+    /// The subscription that it is for.
+    pub fn subscription(&self) -> u64 {
+        match &self.message {
+            UpdateMessage::Whole(head) => head.subscription,
+            UpdateMessage::Compact(head) => head.subscription,
+        }
+    }
+}
+
 /// Reads an update from an update stream.
 ///
 /// # Errors
 /// When the parent or the network fails, or an edit is over its bound.
-pub async fn receive_update(receiver: &mut Receiver) -> Result<Option<Update>, ReplicaError> {
-    match receiver.receive_message::<UpdateHead>(MAX_FRAME).await? {
-        Some(head) => Ok(Some(receive_edits(head, receiver).await?)),
-        None => Ok(None),
-    }
+pub async fn receive_update(receiver: &mut Receiver) -> Result<Option<Pushed>, ReplicaError> {
+    let Some(message) = receiver.receive_message::<UpdateMessage>(MAX_FRAME).await? else { return Ok(None) };
+    let lengths = match &message {
+        UpdateMessage::Whole(head) => lengths(head),
+        UpdateMessage::Compact(head) => head.listed.iter().map(|bundle| bundle.length).collect(),
+    };
+    let edits = receive_edits(&lengths, receiver).await?;
+    Ok(Some(Pushed { message, edits }))
 }
 
-async fn receive_edits(head: UpdateHead, receiver: &mut Receiver) -> Result<Update, ReplicaError> {
+fn lengths(head: &UpdateHead) -> Vec<u64> {
+    head.listed.iter().filter_map(|listed| listed.edit).map(|edit| edit.length).collect()
+}
+
+async fn receive_edits(lengths: &[u64], receiver: &mut Receiver) -> Result<Vec<Bytes>, ReplicaError> {
     let mut edits = Vec::new();
     let mut left = MAX_EDIT;
-    for edit in head.listed.iter().filter_map(|listed| listed.edit) {
-        let bytes = receiver.receive_exact(edit.length, left).await?;
-        left = left.saturating_sub(edit.length);
-        edits.push(bytes);
+    for length in lengths {
+        edits.push(receiver.receive_exact(*length, left).await?);
+        left = left.saturating_sub(*length);
     }
     receiver.receive_end().await?;
-    Ok(Update { head, edits })
+    Ok(edits)
 }
 
 /// Asks a parent for one update.
@@ -79,8 +108,8 @@ pub async fn pull(
     sender.finish()?;
     match receiver.receive_message::<UpdateAnswer>(MAX_FRAME).await? {
         Some(UpdateAnswer::Update(head)) => {
-            let update = receive_edits(head, &mut receiver).await?;
-            Ok(Some((update, receiver.bytes())))
+            let edits = receive_edits(&lengths(&head), &mut receiver).await?;
+            Ok(Some((Update { head, edits }, receiver.bytes())))
         }
         Some(UpdateAnswer::Nothing) => Ok(None),
         Some(UpdateAnswer::NotFound) | None => Err(ReplicaError::NotFound),

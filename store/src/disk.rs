@@ -308,6 +308,10 @@ impl Store for DiskStore {
     fn release(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
         self.read_hashed(|| RecordId::Release(number), |index| index.release(number))
     }
+    fn releases(&self) -> Vec<u64> {
+        self.look().index.releases()
+    }
+
     fn latest_release(&self) -> Option<u64> {
         self.look().index.latest_release()
     }

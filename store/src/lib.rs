@@ -49,6 +49,9 @@ pub trait Store: ObjectSource + Send + Sync {
     /// The lowest number of a release record held.
     fn oldest_release(&self) -> Option<u64>;
 
+    /// The numbers of all release records held, ascending.
+    fn releases(&self) -> Vec<u64>;
+
     /// The edit that leads to this sequence of the bundle; `None` if it is not held.
     ///
     /// # Errors

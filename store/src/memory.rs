@@ -61,6 +61,10 @@ impl Store for MemoryStore {
     fn release(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
         Ok(self.look().releases.get(&number).cloned())
     }
+    fn releases(&self) -> Vec<u64> {
+        self.look().releases.keys().copied().collect()
+    }
+
     fn latest_release(&self) -> Option<u64> {
         self.look().releases.last_key_value().map(|(number, _)| *number)
     }

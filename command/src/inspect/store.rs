@@ -301,13 +301,8 @@ fn overview(
         if trust.is_none() {
             output.line(format!("  signatures: {}", signatures_text(&None)));
         }
-        let (first, last) = (shown.store.oldest_release().unwrap_or(1), shown.store.latest_release().unwrap_or(0));
         let mut releases = Vec::new();
-        for number in first..=last {
-            // Numbers that were jumped over are not held.
-            if matches!(shown.store.release(number), Ok(None)) {
-                continue;
-            }
+        for number in shown.store.releases() {
             match shown.release(number) {
                 Ok(held) => {
                     releases.push(overview_release(&held, trust.is_some(), output));

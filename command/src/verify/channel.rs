@@ -95,13 +95,10 @@ impl<'a> Checking<'a> {
     /// The releases that verify, oldest first.
     fn records(&mut self, store: &DiskStore) -> Result<Vec<VerifiedBundles>, Failure> {
         let mut releases = Vec::new();
-        let (Some(first), Some(last)) = (store.oldest_release(), store.latest_release()) else {
-            return Ok(releases);
-        };
-        for number in first..=last {
+        for number in store.releases() {
             let record = match store.release(number) {
                 Ok(Some(record)) => record,
-                // Numbers that the replica jumped over.
+                // Dropped by a collection since the list was made.
                 Ok(None) => continue,
                 Err(StoreError::Damaged { record, .. }) => {
                     if self.named.insert(record.clone()) {

@@ -108,8 +108,7 @@ fn compare_once(
 /// The newest release whose record verifies.
 fn newest(store: &DiskStore, agent: &AgentConfig, trust: &VerifiedTrust) -> Result<Option<Held>, Failure> {
     let channel = agent.channel()?;
-    let (first, last) = (store.oldest_release().unwrap_or(1), store.latest_release().unwrap_or(0));
-    for number in (first..=last).rev() {
+    for number in store.releases().into_iter().rev() {
         // What cannot be read or verified is named by the check of the store.
         let Ok(Some(bytes)) = store.release(number) else { continue };
         let Ok(record) = codec::decode::<ReleaseRecord>(&bytes, MAX_RECORD) else { continue };

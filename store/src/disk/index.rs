@@ -67,6 +67,9 @@ impl Index {
     pub(super) fn release(&self, number: u64) -> Option<Hashed> {
         self.releases.get(&number).copied()
     }
+    pub(super) fn releases(&self) -> Vec<u64> {
+        self.releases.keys().copied().collect()
+    }
     pub(super) fn latest_release(&self) -> Option<u64> {
         self.releases.last_key_value().map(|(number, _)| *number)
     }
