@@ -2,7 +2,7 @@
 
 use crate::AgentError;
 use rootcast::path::ChannelName;
-use rootcast::settings::{self, SettingsError};
+use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,16 +36,12 @@ impl AgentConfig {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`AgentError::ReadConfig`], or [`AgentError::Config`] with line and column.
+    /// [`AgentError::Config`], with line and column where there is a mistake.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
-        let read = |source| AgentError::ReadConfig { path: path.to_owned(), source };
-        let wrong = |source| AgentError::Config { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(read)?;
-        let mut config: Self = settings::parse_bytes(&bytes).map_err(wrong)?;
+        let (mut config, directory): (Self, _) = read_config(path)?;
         if config.relays.is_empty() {
-            return Err(wrong(SettingsError::at("", 0, "`relays` names no address")));
+            return Err(ConfigError::wrong(path, "`relays` names no address").into());
         }
-        let directory = path.parent().unwrap_or(Path::new("."));
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
         }

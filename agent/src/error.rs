@@ -3,9 +3,8 @@
 use crate::slots::SlotError;
 use rootcast::codec::CodecError;
 use rootcast::path::{BundleName, PathError};
-use rootcast::settings::SettingsError;
 use rootcast::tree::TreeError;
-use rootcast_replica::{MemberError, ReplicaError};
+use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
 use std::io;
@@ -14,22 +13,9 @@ use std::path::PathBuf;
 /// An agent could not start, or could not activate a release.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The configuration could not be read.
-    #[error("{}: {source}", path.display())]
-    ReadConfig {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The configuration has a mistake.
-    #[error("{}:{source}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: SettingsError,
-    },
+    /// Its configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A directory could not be made.
     #[error("{} could not be made: {source}", path.display())]
     MakeDirectory {

@@ -1,10 +1,9 @@
 //! The agent as a process: runtime, signals, and a line per event.
 
 use crate::{AgentConfig, AgentError, AgentEvent, run};
-use rootcast_replica::FollowEvent;
+use rootcast_replica::signalled;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs an agent in this process until SIGTERM or SIGINT. With `json`, each
 /// event is a line on standard output.
@@ -23,16 +22,7 @@ pub fn start(config: &Path, json: bool) -> Result<(), AgentError> {
             println!("{}", line(&event));
         }
     });
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|source| AgentError::Runtime { source })?;
-        let shutdown = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        };
-        run(config, events, shutdown).await
-    })
+    runtime.block_on(run(config, events, signalled()))
 }
 
 fn line(event: &AgentEvent) -> serde_json::Value {
@@ -45,17 +35,6 @@ fn line(event: &AgentEvent) -> serde_json::Value {
         AgentEvent::Failed { number, reason } => {
             json!({ "event": "failed", "release": number, "reason": reason })
         }
-        AgentEvent::Follow(FollowEvent::Held { number, bytes }) => {
-            json!({ "event": "held", "release": number, "bytes": bytes })
-        }
-        AgentEvent::Follow(FollowEvent::Connected { parent, address }) => {
-            json!({ "event": "connected", "parent": parent, "address": address })
-        }
-        AgentEvent::Follow(FollowEvent::Lost { address, reason }) => {
-            json!({ "event": "lost", "address": address, "reason": reason })
-        }
-        AgentEvent::Follow(FollowEvent::Failed { reason }) => {
-            json!({ "event": "refused", "reason": reason })
-        }
+        AgentEvent::Follow(event) => event.to_json(),
     }
 }

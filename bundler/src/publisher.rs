@@ -8,12 +8,12 @@ use crate::source::{Source, SourceLimits};
 use rootcast::limits::MAX_PUBLISH_TRIES;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
-use rootcast::settings::{self, SettingsError};
-use rootcast_replica::{Member, MemberError, Replica, ReplicaError, Rule, Update, pull};
+use rootcast_replica::{
+    ConfigError, Member, MemberError, Replica, ReplicaError, Rule, Update, pull, read_config,
+};
 use rootcast_store::{DiskStore, Store, StoreError};
 use rootcast_transport::{Connection, Endpoint, TransportError};
 use serde::Deserialize;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -35,22 +35,9 @@ pub struct PublishConfig {
 /// A publication failed. Nothing was published, unless it says that this is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The configuration could not be read.
-    #[error("{}: {source}", path.display())]
-    ReadConfig {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The configuration has a mistake.
-    #[error("{}:{source}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: SettingsError,
-    },
+    /// Its configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Its place in the platform is not usable.
     #[error(transparent)]
     Member(#[from] MemberError),
@@ -137,16 +124,12 @@ impl PublishConfig {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`PublishError::ReadConfig`], or [`PublishError::Config`] with line and column.
+    /// [`PublishError::Config`], with line and column where there is a mistake.
     pub fn load(path: &Path) -> Result<Self, PublishError> {
-        let read = |source| PublishError::ReadConfig { path: path.to_owned(), source };
-        let wrong = |source| PublishError::Config { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(read)?;
-        let mut config: Self = settings::parse_bytes(&bytes).map_err(wrong)?;
+        let (mut config, directory): (Self, _) = read_config(path)?;
         if config.origin.is_empty() {
-            return Err(wrong(SettingsError::at("", 0, "`origin` names no address")));
+            return Err(ConfigError::wrong(path, "`origin` names no address").into());
         }
-        let directory = path.parent().unwrap_or(Path::new("."));
         for path in [&mut config.identity, &mut config.key, &mut config.state] {
             *path = directory.join(&*path);
         }

@@ -6,7 +6,7 @@ use rootcast_bundler::source::SourceError;
 use rootcast_bundler::{CompileError, PublishError};
 use rootcast_relay::RelayError;
 use rootcast_relay::authority::AuthorityError;
-use rootcast_replica::{MemberError, ReplicaError};
+use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::{CloseReason, Code, PeerFault, TransportError};
 use std::io;
@@ -37,6 +37,9 @@ impl From<Exit> for ExitCode {
         Self::from(exit as u8)
     }
 }
+
+/// What to do about a daemon's configuration that is not there.
+const WRITE_CONFIG: &str = "write it as README.md shows (\"A real deployment\"), or give another path";
 
 /// Why a command did not succeed: what happened, where, why, and what to do next.
 #[derive(Debug)]
@@ -71,11 +74,22 @@ impl From<PublishError> for Failure {
                 CompileError::Key(_) => failure(Exit::Trust),
                 _ => failure(Exit::InvalidSource).next("correct the source and publish again; nothing was signed"),
             },
-            PublishError::Unreachable(_) => failure(Exit::Unreachable)
-                .next("start the origin with `rootcast relay CONFIG`, or correct `origin` in the publisher's configuration"),
+            PublishError::Unreachable(inner) => match Self::from_transport(inner).exit {
+                Exit::Trust => failure(Exit::Trust)
+                    .next("publish with an identity of the origin's own platform (`identity` in the publisher's configuration)"),
+                _ => failure(Exit::Unreachable)
+                    .next("start the origin with `rootcast relay CONFIG`, or correct `origin` in the publisher's configuration"),
+            },
+            PublishError::NotGranted { .. } => failure(Exit::Trust).next(
+                "set `channel` in rootcast.toml to one that `rootcast init --grant` named; `rootcast inspect trust.cose` shows it",
+            ),
+            PublishError::Config(ConfigError::Read { .. }) => failure(Exit::Failure)
+                .next("write it, or name another with --config (README.md, \"A real deployment\")"),
+            PublishError::NotOrigin(_) => failure(Exit::Failure).next("correct `origin` in the publisher's configuration"),
+            PublishError::Refused(_) => failure(Exit::Failure).next("the origin's `channels` and its log say more"),
             PublishError::Transport(inner) => Self::from_transport(inner),
-            PublishError::Member(_) | PublishError::Key(_) | PublishError::NotGranted { .. } => failure(Exit::Trust),
-            PublishError::Config { .. } => failure(Exit::Usage),
+            PublishError::Member(_) | PublishError::Key(_) => failure(Exit::Trust),
+            PublishError::Config(error) => failure(config_exit(error)),
             _ => failure(Exit::Failure),
         }
     }
@@ -92,7 +106,10 @@ impl Failure {
             TransportError::Closed { reason: CloseReason::ByPeer { code, .. }, .. } if *code == Code::REFUSED => {
                 Exit::Trust
             }
-            TransportError::Peer { .. } | TransportError::KeyExposed { .. } | TransportError::BadPem { .. } => Exit::Trust,
+            TransportError::Peer { .. }
+            | TransportError::KeyExposed { .. }
+            | TransportError::BadPem { .. }
+            | TransportError::MayNotListen { .. } => Exit::Trust,
             TransportError::ReadFile { .. } | TransportError::Bind { .. } => Exit::Failure,
             _ => Exit::Unreachable,
         };
@@ -116,25 +133,48 @@ impl From<ReplicaError> for Failure {
     }
 }
 
+/// A mistake in a file is the user's; a file that cannot be read need not be.
+fn config_exit(error: &ConfigError) -> Exit {
+    match error {
+        ConfigError::Wrong { .. } => Exit::Usage,
+        ConfigError::Read { .. } => Exit::Failure,
+    }
+}
+
 impl From<RelayError> for Failure {
     fn from(error: RelayError) -> Self {
         let exit = match &error {
-            RelayError::Config { .. } => Exit::Usage,
+            RelayError::Config(error) => config_exit(error),
             RelayError::Member(_) => Exit::Trust,
+            RelayError::Transport(inner) => Self::from_transport(inner).exit,
             _ => Exit::Failure,
         };
-        Self::new(exit, error.to_string())
+        let failure = Self::new(exit, error.to_string());
+        match &error {
+            RelayError::Config(ConfigError::Read { .. }) => failure.next(WRITE_CONFIG),
+            RelayError::Transport(TransportError::Bind { .. }) => {
+                failure.next("correct `listen`, or stop what serves there (`ss -lunp` shows it)")
+            }
+            _ => failure,
+        }
     }
 }
 
 impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
         let exit = match &error {
-            AgentError::Config { .. } => Exit::Usage,
+            AgentError::Config(error) => config_exit(error),
+            AgentError::Name(_) => Exit::Usage,
             AgentError::Member(_) => Exit::Trust,
+            AgentError::Transport(inner) => Self::from_transport(inner).exit,
             _ => Exit::Failure,
         };
-        Self::new(exit, error.to_string())
+        let failure = Self::new(exit, error.to_string());
+        match &error {
+            AgentError::Config(ConfigError::Read { .. }) => failure.next(WRITE_CONFIG),
+            AgentError::Name(_) => failure.next("correct `channel` or the labels in the agent's configuration"),
+            _ => failure,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::RelayError;
 use rootcast::limits::MAX_CHANNELS;
 use rootcast::path::ChannelName;
-use rootcast::settings::{self, SettingsError};
+use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,17 +34,13 @@ impl RelayConfig {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`RelayError::ReadConfig`], or [`RelayError::Config`] with line and column.
+    /// [`RelayError::Config`], with line and column where there is a mistake.
     pub fn load(path: &Path) -> Result<Self, RelayError> {
-        let read = |source| RelayError::ReadConfig { path: path.to_owned(), source };
-        let wrong = |source| RelayError::Config { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(read)?;
-        let mut config: Self = settings::parse_bytes(&bytes).map_err(wrong)?;
+        let (mut config, directory): (Self, _) = read_config(path)?;
         if config.channels.is_empty() || config.channels.len() > MAX_CHANNELS {
             let message = format!("`channels` names between 1 and {MAX_CHANNELS} channels");
-            return Err(wrong(SettingsError::at("", 0, message)));
+            return Err(ConfigError::wrong(path, message).into());
         }
-        let directory = path.parent().unwrap_or(Path::new("."));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)

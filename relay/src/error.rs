@@ -1,31 +1,16 @@
 //! What stops a relay.
 
-use rootcast::settings::SettingsError;
-use rootcast_replica::{MemberError, ReplicaError};
+use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
 use std::io;
-use std::path::PathBuf;
 
 /// A relay could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The configuration could not be read.
-    #[error("{}: {source}", path.display())]
-    ReadConfig {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The configuration has a mistake.
-    #[error("{}:{source}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: SettingsError,
-    },
+    /// Its configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Its place in the platform is not usable.
     #[error(transparent)]
     Member(#[from] MemberError),

@@ -1,10 +1,9 @@
 //! The relay as a process: runtime, signals, and a line per event.
 
 use crate::{RelayConfig, RelayError, RelayEvent, run};
-use rootcast_replica::FollowEvent;
+use rootcast_replica::signalled;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a relay in this process until SIGTERM or SIGINT. With `json`, each
 /// event is a line on standard output.
@@ -24,16 +23,7 @@ pub fn start(config: &Path, json: bool) -> Result<(), RelayError> {
             println!("{}", line(&event));
         }
     });
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(|source| RelayError::Runtime { source })?;
-        let shutdown = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        };
-        run(config, events, shutdown).await
-    })
+    runtime.block_on(run(config, events, signalled()))
 }
 
 fn line(event: &RelayEvent) -> serde_json::Value {
@@ -46,21 +36,11 @@ fn line(event: &RelayEvent) -> serde_json::Value {
             "event": "published", "channel": channel.as_str(), "release": number, "publisher": publisher,
         }),
         RelayEvent::Follow { channel, event } => {
-            let channel = channel.as_str();
-            match event {
-                FollowEvent::Held { number, bytes } => {
-                    json!({ "event": "held", "channel": channel, "release": number, "bytes": bytes })
-                }
-                FollowEvent::Connected { parent, address } => {
-                    json!({ "event": "connected", "channel": channel, "parent": parent, "address": address })
-                }
-                FollowEvent::Lost { address, reason } => {
-                    json!({ "event": "lost", "channel": channel, "address": address, "reason": reason })
-                }
-                FollowEvent::Failed { reason } => {
-                    json!({ "event": "refused", "channel": channel, "reason": reason })
-                }
+            let mut line = event.to_json();
+            if let Some(fields) = line.as_object_mut() {
+                fields.insert("channel".into(), channel.as_str().into());
             }
+            line
         }
     }
 }

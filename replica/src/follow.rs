@@ -196,11 +196,16 @@ async fn take_in(
     let error = match attempted {
         Ok(()) => return Ok(()),
         Err(error) if error.is_offer() => error,
-        // Evidence of a bad publisher is not this parent's doing; our own
-        // trouble (a full disk, say) passes. Either way what runs stays.
-        Err(error @ (ReplicaError::Refused(_) | ReplicaError::Store(_))) => {
+        // Evidence of a bad publisher is not this parent's doing. What runs stays.
+        Err(error @ ReplicaError::Refused(_)) => {
             (follow.events)(FollowEvent::Failed { reason: error.to_string() });
             return Ok(());
+        }
+        // Our own trouble (a full disk, say) may pass: a new session, after a
+        // wait, asks again from where we stand.
+        Err(error @ ReplicaError::Store(_)) => {
+            (follow.events)(FollowEvent::Failed { reason: error.to_string() });
+            return Err(error);
         }
         Err(error) => return Err(error),
     };

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 mod cache;
+mod daemon;
 mod error;
 mod evidence;
 mod follow;
@@ -17,6 +18,7 @@ mod repair;
 mod session;
 mod update;
 
+pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use follow::{Follow, FollowEvent, follow};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};

@@ -113,7 +113,8 @@ impl Replica {
         let lacks = |leaf: &BundleLeaf| interest.covers(&leaf.name) && !standing.whole.contains(&leaf.name);
         let older = standing.release.is_none_or(|at| at.number < held.accepted().number);
         let same = standing.release == Some(held.accepted());
-        if !older && !(same && held.bundles.leaves().values().any(lacks)) {
+        let incomplete = same && held.bundles.leaves().values().any(lacks);
+        if !older && !incomplete {
             return Ok(None);
         }
         let before = match standing.release {
@@ -222,11 +223,10 @@ impl Replica {
         let make = async move {
             let encoding = tokio::task::spawn_blocking(move || {
                 let source: &dyn ObjectSource = &*replica.store;
-                edit::encode((source, from), (source, to)).map_err(|error| {
+                edit::encode((source, from), (source, to)).inspect_err(|error| {
                     if error.refetch().is_some() {
                         replica.request_repair();
                     }
-                    error
                 })
             });
             match encoding.await {

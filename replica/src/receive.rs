@@ -50,10 +50,16 @@ impl Replica {
             return Err(ReplicaError::NotNext);
         }
         let verdict = verdict?;
-        let leaves = Self::leaves(update, held.as_deref());
+        let leaves = Self::leaves(update, held.as_deref(), interest, release.accepted().number)?;
         let bundles = release.bundles(leaves, &update.head.siblings)?;
         if let Some(other) = bundles.leaves().values().find(|leaf| !interest.covers(&leaf.name)) {
             return Err(ReplicaError::NotAsked(other.name.clone()));
+        }
+        // Of the release that is held no parent can take a bundle away again.
+        if let Some(held) = held.as_ref().filter(|held| held.accepted() == bundles.release().accepted())
+            && let Some(gone) = covered(held, interest).find(|(_, leaf)| bundles.leaf(&leaf.name).is_none())
+        {
+            return Err(ReplicaError::Incomplete(gone.1.name.clone()));
         }
         let gains = held.as_ref().is_none_or(|held| {
             held.accepted().number < bundles.release().accepted().number
@@ -79,14 +85,26 @@ impl Replica {
         Ok(Received::Held(now))
     }
 
-    /// The leaves that an update says a replica has: those listed, and those it keeps.
-    fn leaves(update: &Update, held: Option<&Held>) -> BTreeMap<u64, BundleLeaf> {
+    /// The leaves that an update says a replica has: those listed, and those it
+    /// keeps, as far as it still wants them. Each is listed once, so that all that
+    /// is listed is proved.
+    fn leaves(
+        update: &Update,
+        held: Option<&Held>,
+        interest: &Interest,
+        number: u64,
+    ) -> Result<BTreeMap<u64, BundleLeaf>, VerifyError> {
+        if !update.head.listed.is_sorted_by(|one, next| one.index < next.index) {
+            return Err(VerifyError::Proof { number, reason: "the bundles are out of order" });
+        }
         let mut leaves = match held {
-            Some(held) if update.head.keep_others => held.bundles.leaves().clone(),
+            Some(held) if update.head.keep_others => {
+                covered(held, interest).map(|(index, leaf)| (*index, leaf.clone())).collect()
+            }
             _ => BTreeMap::new(),
         };
         leaves.extend(update.head.listed.iter().map(|listed| (listed.index, listed.leaf.clone())));
-        leaves
+        Ok(leaves)
     }
 
     /// Admits the edits, and checks that every bundle is held, edited or empty.
@@ -199,7 +217,11 @@ impl Replica {
         }
         for (listed, edit) in update.listed() {
             let before = held.and_then(|held| held.bundles.leaf(&listed.leaf.name));
-            if edit.is_none() && before != Some(&listed.leaf) {
+            let is_logged = match edit {
+                Some((base, _)) => base == EditBase::Logged,
+                None => before == Some(&listed.leaf),
+            };
+            if !is_logged {
                 return Err(VerifyError::Chain(listed.leaf.name.clone()).into());
             }
         }
@@ -209,4 +231,9 @@ impl Replica {
     pub(crate) fn count_received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+/// The leaves that are held and wanted, by index.
+fn covered<'h>(held: &'h Held, interest: &Interest) -> impl Iterator<Item = (&'h u64, &'h BundleLeaf)> {
+    held.bundles.leaves().iter().filter(|(_, leaf)| interest.covers(&leaf.name))
 }

@@ -135,10 +135,18 @@ impl Replica {
         let source: &dyn ObjectSource = &*self.store;
         let mut edits = BTreeMap::new();
         for number in newest {
-            let Some(held) = self.release(*number)? else { continue };
+            // An older release that is damaged is let go; the newest is repaired, and collected later.
+            let is_newest = self.held().is_some_and(|held| held.accepted().number == *number);
+            let Some(held) = self.release(*number).ok().flatten() else { continue };
             for leaf in held.bundles.leaves().values() {
                 edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
-                Tree::open(source, leaf.root)?.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id)))?;
+                let walked = Tree::open(source, leaf.root).and_then(|tree| {
+                    tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id)))
+                });
+                if let (true, Err(error)) = (is_newest, walked) {
+                    self.request_repair();
+                    return Err(error.into());
+                }
             }
         }
         retained.edits = edits;
@@ -155,7 +163,7 @@ impl Replica {
     pub(crate) fn restore_records(&self, damage: &[Damage]) -> Result<(), ReplicaError> {
         let Some(held) = self.held() else { return Ok(()) };
         let number = held.accepted().number;
-        let lost = damage.iter().any(|damage| *damage == Damage::Record(RecordId::Release(number)));
+        let lost = damage.contains(&Damage::Record(RecordId::Release(number)));
         if lost || self.store.release(number).ok().flatten().is_none() {
             let record = rootcast::verify::ReleaseRecord::new(&held.bundles, &held.siblings);
             let mut batch = self.store.begin()?;

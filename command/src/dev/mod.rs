@@ -14,7 +14,8 @@ use process::{News, Process};
 use rootcast::id::NodeId;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::{Changes, Source};
-use rootcast_bundler::{Published, Publisher};
+use rootcast_bundler::{PublishError, Published, Publisher};
+use rootcast_replica::ReplicaError;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use table::Table;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 #[derive(clap::Args)]
@@ -99,13 +101,16 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         None => sample()?,
     };
     let source = Source::open(&repository, None)?;
-    runtime()?.block_on(async {
-        let work = session(arguments, output, source, &directory);
-        tokio::select! {
-            outcome = work => outcome,
-            _ = tokio::signal::ctrl_c() => Ok(()),
-        }
-    })
+    runtime()?.block_on(session(arguments, output, source, &directory))
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 /// The sample repository of the project, beside the manifest or below the working directory.
@@ -143,9 +148,11 @@ async fn session(
         delays: Vec::new(),
         torn: 0,
     };
-    let origin = dev.start_all(&platform, arguments.relays as usize, arguments.agents as usize).await?;
-    let mut publisher = Publisher::open(&platform.publisher(origin)?)?;
-    let outcome = dev.publish_all(&mut publisher, arguments).await;
+    let outcome = tokio::select! {
+        outcome = dev.work(&platform, arguments) => outcome,
+        () = interrupted() => Ok(()),
+    };
+    // Also after an interrupt: a directory in which processes still write cannot be removed.
     for process in dev.processes.values_mut() {
         process.stop().await;
     }
@@ -153,6 +160,12 @@ async fn session(
 }
 
 impl Dev<'_> {
+    async fn work(&mut self, platform: &Platform, arguments: &Arguments) -> Result<(), Failure> {
+        let origin = self.start_all(platform, arguments.relays as usize, arguments.agents as usize).await?;
+        let mut publisher = Publisher::open(&platform.publisher(origin)?)?;
+        self.publish_all(&mut publisher, arguments).await
+    }
+
     /// Starts the tree from the top, so that each member knows where its parent serves.
     async fn start_all(&mut self, platform: &Platform, relays: usize, agents: usize) -> Result<SocketAddr, Failure> {
         let plans = platform::relays(relays);
@@ -258,6 +271,31 @@ impl Dev<'_> {
 
     /// Publishes what the source holds, and waits until every host runs it.
     async fn step(&mut self, publisher: &mut Publisher) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let published = loop {
+            match self.publish(publisher).await? {
+                Ok(published) => break published,
+                // An origin that ended is started again, and the publisher finds out what it took.
+                Err(error) if is_lost(&error) && Instant::now() < deadline => self.idle(LOOK).await?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if !published.is_new {
+            return Ok(());
+        }
+        let commit = self.source().commit().to_vec();
+        self.commits.push(commit);
+        self.releases += 1;
+        self.acknowledged = Some((published.number, published.acknowledged));
+        for member in self.members.values_mut() {
+            // What was active before the answer was read took no time at all.
+            member.ms = (member.release >= published.number).then_some(0.0);
+        }
+        self.converge(&published).await
+    }
+
+    /// Publishes once, hearing news meanwhile.
+    async fn publish(&mut self, publisher: &mut Publisher) -> Result<Result<Published, PublishError>, Failure> {
         let bar = self.output.progress("reading");
         let source = self.source.clone();
         let published = {
@@ -275,25 +313,15 @@ impl Dev<'_> {
             }
         };
         bar.finish_and_clear();
-        let published = published?;
-        if !published.is_new {
-            return Ok(());
-        }
-        let commit = self.source().commit().to_vec();
-        self.commits.push(commit);
-        self.releases += 1;
-        self.acknowledged = Some((published.number, published.acknowledged));
-        for member in self.members.values_mut() {
-            // What was active before the answer was read took no time at all.
-            member.ms = (member.release >= published.number).then_some(0.0);
-        }
-        self.converge(&published).await
+        Ok(published)
     }
 
     async fn converge(&mut self, published: &Published) -> Result<(), Failure> {
         let number = published.number;
         let deadline = tokio::time::Instant::now() + self.timeout;
-        while self.members.values().any(|member| member.release < number) {
+        // Only hosts: a relay that was killed after the disk had a release, and before
+        // it said so, has nothing to say after its restart.
+        while self.members.values().any(|member| member.labels.is_some() && member.release < number) {
             let Ok(news) = tokio::time::timeout_at(deadline, self.news.recv()).await else {
                 return Err(self.too_late(number));
             };
@@ -357,7 +385,7 @@ impl Dev<'_> {
     async fn hear(&mut self, from: &str, news: News) -> Result<(), Failure> {
         match news {
             News::Event(event) => self.event(from, &event),
-            News::Ended(_) => self.restart(from).await?,
+            News::Ended => self.restart(from).await?,
         }
         Ok(())
     }
@@ -498,6 +526,16 @@ impl Dev<'_> {
 
 fn lock(source: &Mutex<Source>) -> std::sync::MutexGuard<'_, Source> {
     source.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether publishing failed for want of an origin, which passes.
+fn is_lost(error: &PublishError) -> bool {
+    matches!(
+        error,
+        PublishError::Unreachable(_)
+            | PublishError::Transport(_)
+            | PublishError::Replica(ReplicaError::Transport(_))
+    )
 }
 
 /// The smallest value that at least `percent` of all are not above.

@@ -16,7 +16,7 @@ pub(super) enum News {
     /// A line of its standard output.
     Event(Value),
     /// It ended.
-    Ended(String),
+    Ended,
 }
 
 /// A member, and how to start it.
@@ -79,7 +79,7 @@ impl Process {
                         return;
                     }
                 }
-                let _ = news.send((name, News::Ended("its output ended".into()))).await;
+                let _ = news.send((name, News::Ended)).await;
             });
         }
         self.child = Some(child);
@@ -112,6 +112,8 @@ impl Process {
     /// Asks it to end, and waits; kills it if it does not.
     pub(super) async fn stop(&mut self) {
         self.signal(Signal::TERM);
+        // One that is paused hears nothing until it goes on.
+        self.signal(Signal::CONT);
         if let Some(mut child) = self.child.take()
             && tokio::time::timeout(END_WAIT, child.wait()).await.is_err()
         {
