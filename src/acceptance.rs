@@ -45,9 +45,7 @@ impl Floors {
                 new.number > old.number || (new.number == old.number && new.hash == old.hash)
             }
         };
-        release
-            && self.trust_version <= next.trust_version
-            && self.head_sequence <= next.head_sequence
+        release && self.trust_version <= next.trust_version && self.head_sequence <= next.head_sequence
     }
 }
 
@@ -130,9 +128,5 @@ pub fn judge(floors: &Floors, offer: &Offer) -> Result<Verdict, Refusal> {
     if number > accepted.number + 1 {
         return Ok(Verdict::Jump);
     }
-    if offer.previous == Some(accepted.hash) {
-        Ok(Verdict::Next)
-    } else {
-        Err(Refusal::Fork { number })
-    }
+    if offer.previous == Some(accepted.hash) { Ok(Verdict::Next) } else { Err(Refusal::Fork { number }) }
 }

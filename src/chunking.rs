@@ -32,10 +32,7 @@ pub fn store<W: ObjectSink + ?Sized>(file: Bytes, sink: &mut W) -> Result<Conten
 }
 
 /// Writes a chunk list to `sink` and says where the file's bytes are.
-pub fn store_list<W: ObjectSink + ?Sized>(
-    list: &ChunkList,
-    sink: &mut W,
-) -> Result<Content, WriteError> {
+pub fn store_list<W: ObjectSink + ?Sized>(list: &ChunkList, sink: &mut W) -> Result<Content, WriteError> {
     let encoded = list.encode();
     let id = ChunkListId::of(&encoded);
     sink.write(id.into(), Bytes::from(encoded))?;

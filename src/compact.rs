@@ -37,7 +37,15 @@ pub struct CompactHead {
     /// The hashes that prove all the child's leaves.
     pub siblings: Vec<ProofHash>,
 }
-encode_as_array!(CompactHead { subscription, signatures, commit, issued_after, other_totals, listed, siblings });
+encode_as_array!(CompactHead {
+    subscription,
+    signatures,
+    commit,
+    issued_after,
+    other_totals,
+    listed,
+    siblings
+});
 
 /// A bundle that changed, without what the child can compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

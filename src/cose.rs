@@ -160,12 +160,7 @@ fn external_aad(kind: DocumentKind, platform: PlatformId) -> Vec<u8> {
 }
 
 /// The bytes that a signature is over: the Sig_structure of RFC 9052 section 4.4.
-pub fn to_be_signed(
-    kind: DocumentKind,
-    platform: PlatformId,
-    key: KeyId,
-    payload: &[u8],
-) -> Vec<u8> {
+pub fn to_be_signed(kind: DocumentKind, platform: PlatformId, key: KeyId, payload: &[u8]) -> Vec<u8> {
     let part = Bytes::copy_from_slice;
     let header = Bytes::from(protected(kind, key));
     let aad = Bytes::from(external_aad(kind, platform));

@@ -160,8 +160,8 @@ impl ChunkList {
     /// Reads a list whose file has `size` bytes.
     pub fn decode(bytes: &[u8], size: u64) -> Result<Self, CodecError> {
         let list: Self = codec::decode(bytes, MAX_OBJECT)?;
-        let in_bounds = list.0.len() <= MAX_CHUNKS
-            && list.0.iter().all(|chunk| (1..=MAX_BLOB).contains(&chunk.size));
+        let in_bounds =
+            list.0.len() <= MAX_CHUNKS && list.0.iter().all(|chunk| (1..=MAX_BLOB).contains(&chunk.size));
         if !in_bounds || list.size() != size {
             let reason = "chunk sizes do not add up to the file".into();
             return Err(CodecError::Shape { wanted: "a chunk list", reason });

@@ -158,10 +158,7 @@ impl LayerPattern {
 
     /// As [`LayerPattern::claim`], with a directory that cannot be a bundle's
     /// name counted as no match.
-    pub fn matches_directory<'a>(
-        &self,
-        path: impl IntoIterator<Item = &'a str>,
-    ) -> Option<BundleName> {
+    pub fn matches_directory<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<BundleName> {
         self.claim(path)?.ok()
     }
 

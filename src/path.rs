@@ -191,8 +191,7 @@ impl ChannelName {
     /// Whether this name is `prefix` or lies under it, on a segment boundary:
     /// `team` covers `team/a` and not `team-b`.
     pub fn is_under(&self, prefix: &Self) -> bool {
-        self == prefix
-            || self.0.strip_prefix(&*prefix.0).is_some_and(|rest| rest.starts_with('/'))
+        self == prefix || self.0.strip_prefix(&*prefix.0).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

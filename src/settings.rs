@@ -194,10 +194,7 @@ mod tests {
 
     #[test]
     fn a_key_that_resembles_none_gets_the_list() {
-        assert_eq!(
-            refusal("colour = 'x'\n"),
-            "1:1: unknown key `colour`; known here: `channel`, `limits`"
-        );
+        assert_eq!(refusal("colour = 'x'\n"), "1:1: unknown key `colour`; known here: `channel`, `limits`");
         let error = parse::<Nothing>("a = 1").unwrap_err();
         assert_eq!(error.to_string(), "1:1: unknown key `a`");
     }
@@ -206,10 +203,7 @@ mod tests {
     fn a_key_cannot_forge_the_message() {
         let text = "\"x`, expected `channel`, `y\\n\" = 1\n";
         let message = refusal(text);
-        assert!(
-            message.starts_with("1:1: unknown key `x`, expected `channel`, `y\\n`"),
-            "{message}"
-        );
+        assert!(message.starts_with("1:1: unknown key `x`, expected `channel`, `y\\n`"), "{message}");
         let long = format!("{} = 1\n", "k".repeat(500));
         assert!(refusal(&long).len() < 200);
     }

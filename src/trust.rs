@@ -115,9 +115,8 @@ impl Trust {
         }
         for (at, grant) in self.grants.iter().enumerate() {
             grant.publishers.check()?;
-            let overlaps = |other: &Grant| {
-                grant.prefix.is_under(&other.prefix) || other.prefix.is_under(&grant.prefix)
-            };
+            let overlaps =
+                |other: &Grant| grant.prefix.is_under(&other.prefix) || other.prefix.is_under(&grant.prefix);
             if self.grants.iter().take(at).any(overlaps) {
                 return Err(TrustError::Unsound("two grants overlap"));
             }

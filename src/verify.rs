@@ -141,7 +141,9 @@ impl VerifiedRelease {
                 ("files", leaf.files, self.grant.limits.files),
                 ("bytes", leaf.bytes, self.grant.limits.bytes),
             ];
-            if let Some((what, given, allowed)) = limits.into_iter().find(|(_, given, allowed)| given > allowed) {
+            if let Some((what, given, allowed)) =
+                limits.into_iter().find(|(_, given, allowed)| given > allowed)
+            {
                 return Err(VerifyError::OverGrant { bundle: leaf.name.clone(), what, given, allowed });
             }
         }
@@ -214,8 +216,8 @@ impl VerifiedBundles {
             Some(before) => (before.sequence, before.chain, before.root),
             None => (0, Chain::START, empty_root()),
         };
-        let authentic = chain.next(&EditHash::of(edit)) == leaf.chain
-            && sequence.checked_add(1) == Some(leaf.sequence);
+        let authentic =
+            chain.next(&EditHash::of(edit)) == leaf.chain && sequence.checked_add(1) == Some(leaf.sequence);
         if !authentic {
             return Err(VerifyError::Chain(name.clone()));
         }
@@ -287,7 +289,11 @@ impl ReleaseRecord {
     }
 
     /// Verifies it.
-    pub fn verify(&self, trust: &VerifiedTrust, channel: &ChannelName) -> Result<VerifiedBundles, VerifyError> {
+    pub fn verify(
+        &self,
+        trust: &VerifiedTrust,
+        channel: &ChannelName,
+    ) -> Result<VerifiedBundles, VerifyError> {
         trust.release(channel, &self.document)?.bundles(self.leaves.iter().cloned().collect(), &self.siblings)
     }
 }

@@ -59,7 +59,9 @@ impl<'a, S: ObjectSource + ?Sized> Layers<'a, S> {
             }
             let beneath = format!("{path}/");
             for layer in &self.0 {
-                if let Some((below, _)) = layer.first_from(&beneath)?.filter(|(below, _)| path.is_above(below)) {
+                if let Some((below, _)) =
+                    layer.first_from(&beneath)?.filter(|(below, _)| path.is_above(below))
+                {
                     return Err(TreeError::FileAndDirectory { file: path.clone(), below });
                 }
             }

@@ -1,5 +1,11 @@
 //! A compact head is rebuilt exactly, or its signature does not verify.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
 
 mod signing;
 
@@ -33,7 +39,10 @@ fn head(before: &Step, step: &Step, indices: &[u64]) -> (UpdateHead, Vec<Bytes>)
         edits.push(edit);
     }
     let siblings = step.proof(indices);
-    (UpdateHead { subscription: 3, release: step.document.clone(), listed, keep_others: true, siblings }, edits)
+    (
+        UpdateHead { subscription: 3, release: step.document.clone(), listed, keep_others: true, siblings },
+        edits,
+    )
 }
 
 const SUBSETS: [&[u64]; 6] = [&[0], &[1], &[0, 1], &[0, 2], &[1, 2], &[0, 1, 2]];

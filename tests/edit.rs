@@ -140,11 +140,16 @@ fn an_edit_in_a_large_file_sends_the_chunks_around_it() {
 
 #[test]
 fn content_over_many_frames_follows() {
-    let many: Files = (0..45).map(|n| (format!("f{n}"), File::Regular(noise(n, MAX_BLOB as usize)))).collect();
+    let many: Files =
+        (0..45).map(|n| (format!("f{n}"), File::Regular(noise(n, MAX_BLOB as usize)))).collect();
     let edit = round_trip(&Files::new(), &many);
     assert!(edit.len() < 46 << 20);
     let mut changed = many.clone();
-    changed.iter_mut().for_each(|(_, file)| if let File::Regular(bytes) = file { bytes[77] ^= 1 });
+    changed.iter_mut().for_each(|(_, file)| {
+        if let File::Regular(bytes) = file {
+            bytes[77] ^= 1
+        }
+    });
     let edit = round_trip(&many, &changed);
     assert!(edit.len() < 30 << 20, "bases beyond the prefix bound are sent anew: {}", edit.len());
 }
@@ -160,9 +165,13 @@ fn empty_files_and_empty_trees_follow() {
 
 #[test]
 fn one_changed_line_is_small() {
-    let lines = |n: usize| (0..300).map(|at| format!("setting_{at}: {}\n", if at == n { 9 } else { 1 })).collect::<String>();
+    let lines = |n: usize| {
+        (0..300).map(|at| format!("setting_{at}: {}\n", if at == n { 9 } else { 1 })).collect::<String>()
+    };
     let tree = |n| -> Files {
-        (0..50).map(|f| (format!("dir/{f}.yaml"), File::Regular(lines(if f == 7 { n } else { 0 }).into_bytes()))).collect()
+        (0..50)
+            .map(|f| (format!("dir/{f}.yaml"), File::Regular(lines(if f == 7 { n } else { 0 }).into_bytes())))
+            .collect()
     };
     let edit = round_trip(&tree(1), &tree(150));
     assert!(edit.len() < 60, "{} bytes", edit.len());
@@ -225,7 +234,8 @@ fn pieces_of_many_large_files_follow() {
     let mut new_objects = ObjectMap::new();
     let (mut old, mut new) = (Changes::new(), Changes::new());
     for file in 0u64..2 {
-        let chunk = |n: u64| Chunk { id: BlobId::of(&[file.to_le_bytes(), n.to_le_bytes()].concat()), size: 16384 };
+        let chunk =
+            |n: u64| Chunk { id: BlobId::of(&[file.to_le_bytes(), n.to_le_bytes()].concat()), size: 16384 };
         let mut list = ChunkList((0..65_536).map(chunk).collect());
         let path = ConfigPath::new(&format!("large-{file}")).unwrap();
         let content = chunking::store_list(&list, &mut old_objects).unwrap();

@@ -119,7 +119,8 @@ fn nodes_cut_by_the_cap_alone_stay_history_independent() {
         model.insert(paths[5].clone(), file(9));
         model.remove(&paths[drop_at]);
         assert_eq!(changed, build(&mut ObjectMap::new(), &model), "dropped {drop_at}");
-        let undo = Changes::from([(paths[drop_at].clone(), Some(file(1))), (paths[5].clone(), Some(file(1)))]);
+        let undo =
+            Changes::from([(paths[drop_at].clone(), Some(file(1))), (paths[5].clone(), Some(file(1)))]);
         assert_eq!(change(&mut objects, changed, &undo).0, root);
     }
 }
@@ -189,7 +190,9 @@ fn threat_14_a_child_named_twice_or_a_false_level_is_refused() {
 #[test]
 fn a_kept_node_with_one_child_does_not_become_the_root() {
     // A path that ends a leaf and the node above it stands alone under both.
-    let bits = |path: &ConfigPath| u16::from_le_bytes(*blake3::hash(path.as_str().as_bytes()).as_bytes().first_chunk().unwrap());
+    let bits = |path: &ConfigPath| {
+        u16::from_le_bytes(*blake3::hash(path.as_str().as_bytes()).as_bytes().first_chunk().unwrap())
+    };
     let first = (0u32..).map(|n| path(&format!("a{n}"))).find(|path| bits(path) & 0xfff == 0).unwrap();
     let last = path("z");
     let mut objects = ObjectMap::new();
@@ -205,7 +208,9 @@ fn threat_16_links_together_do_not_leave_the_bundle() {
     // `d/a -> ..` is the bundle's root, so `d/b -> a/../x` would lie outside of it.
     assert!(LinkTarget::new(&path("d/a"), "..").is_ok());
     assert!(LinkTarget::new(&path("d/e/b"), "../../x/y").is_ok());
-    for (at, target) in [("d/b", "a/../x"), ("d/e/b", "../a/../x"), ("d/b", "../.."), ("b", ".."), ("b", "./../x")] {
+    for (at, target) in
+        [("d/b", "a/../x"), ("d/e/b", "../a/../x"), ("d/b", "../.."), ("b", ".."), ("b", "./../x")]
+    {
         assert!(LinkTarget::new(&path(at), target).is_err(), "{at} -> {target}");
     }
 }

@@ -62,7 +62,9 @@ pub enum CompileError {
         source: EditError,
     },
     /// More bundles than one plan can name.
-    #[error("the release has {bundles} bundles, whose names fill {size} bytes; the plan holds at most {MAX_BLOB}")]
+    #[error(
+        "the release has {bundles} bundles, whose names fill {size} bytes; the plan holds at most {MAX_BLOB}"
+    )]
     TooManyBundles {
         /// How many.
         bundles: usize,

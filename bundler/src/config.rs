@@ -140,9 +140,8 @@ impl Rootcast {
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
         let written: Written = settings::parse(text)?;
         let channel = match &written.channel {
-            Some(channel) => ChannelName::new(channel.get_ref()).map_err(|error| {
-                SettingsError::at(text, channel.span().start, format!("channel {error}"))
-            })?,
+            Some(channel) => ChannelName::new(channel.get_ref())
+                .map_err(|error| SettingsError::at(text, channel.span().start, format!("channel {error}")))?,
             None => ChannelName::new(DEFAULT_CHANNEL)
                 .map_err(|error| SettingsError::at(text, 0, error.to_string()))?,
         };
@@ -213,8 +212,7 @@ fn read_layers(
     let mut layers: Vec<LayerPattern> = Vec::with_capacity(count);
     for layer in written.get_ref() {
         let wrong = |message: String| SettingsError::at(text, layer.span().start, message);
-        let pattern =
-            LayerPattern::parse(layer.get_ref()).map_err(|error| wrong(error.to_string()))?;
+        let pattern = LayerPattern::parse(layer.get_ref()).map_err(|error| wrong(error.to_string()))?;
         if let Some(before) = layers.iter().find(|before| before.is_alike(&pattern)) {
             let message = format!("layer `{pattern}` claims the same directories as `{before}`");
             return Err(wrong(message));
@@ -224,12 +222,7 @@ fn read_layers(
     Ok(layers)
 }
 
-fn read_limit(
-    text: &str,
-    key: &str,
-    written: Option<Spanned<u64>>,
-    most: u64,
-) -> Result<u64, SettingsError> {
+fn read_limit(text: &str, key: &str, written: Option<Spanned<u64>>, most: u64) -> Result<u64, SettingsError> {
     let Some(written) = written else { return Ok(most) };
     if (1..=most).contains(written.get_ref()) {
         return Ok(*written.get_ref());
@@ -262,10 +255,7 @@ mod tests {
         assert_eq!(config.limits, Limits::default());
         assert_eq!(placed(&config, "a/b"), Some(("base".into(), "a/b".into())));
         assert_eq!(placed(&config, "rootcast.toml"), None);
-        assert_eq!(
-            placed(&config, "x/rootcast.toml"),
-            Some(("base".into(), "x/rootcast.toml".into()))
-        );
+        assert_eq!(placed(&config, "x/rootcast.toml"), Some(("base".into(), "x/rootcast.toml".into())));
     }
 
     #[test]
@@ -300,9 +290,7 @@ mod tests {
         let config = Rootcast::parse("layers = ['{site}', 'region/{region}']").unwrap();
         let told = |text| config.misplaced(&path(text)).map(|misplaced| misplaced.to_string());
         let message = told("region/EU/x").unwrap();
-        assert!(
-            message.starts_with("`region/EU/x` is in a directory of the layer `region/{region}`")
-        );
+        assert!(message.starts_with("`region/EU/x` is in a directory of the layer `region/{region}`"));
         assert!(told("plan/x").unwrap().contains("made for every channel"));
         assert_eq!(placed(&config, "plan/x"), None);
         assert_eq!(told("region/eu/x"), None);
@@ -313,16 +301,10 @@ mod tests {
     fn every_error_names_file_line_and_column() {
         let many = format!("\nlayers = [{}]", "'a',".repeat(MAX_LAYERS + 1));
         let cases = [
-            (
-                "\n\nchanel = 'x'",
-                "rootcast.toml:3:1: unknown key `chanel`; did you mean `channel`?",
-            ),
+            ("\n\nchanel = 'x'", "rootcast.toml:3:1: unknown key `chanel`; did you mean `channel`?"),
             ("channel = 'Prod'", "rootcast.toml:1:11: channel `Prod`: may have only a-z"),
             ("channel = ''", "rootcast.toml:1:11: channel ``: is empty"),
-            (
-                "layers = [\n  'base',\n  'Base',\n]",
-                "rootcast.toml:3:3: a layer names bundles: `Base`",
-            ),
+            ("layers = [\n  'base',\n  'Base',\n]", "rootcast.toml:3:3: a layer names bundles: `Base`"),
             ("layers = ['x/{}']", "rootcast.toml:1:11: `{}`: a label may have only"),
             (
                 "layers = [\n'a/{x}',\n 'a/{y}']",
@@ -333,10 +315,7 @@ mod tests {
             ("layers = 'base'", "rootcast.toml:1:10: invalid type"),
             (&many, "rootcast.toml:2:10: 33 layers, over the limit of 32"),
             ("[limits]\nfile = 1", "rootcast.toml:2:1: unknown key `file`; did you mean `files`?"),
-            (
-                "[limits]\nfiles = 0",
-                "rootcast.toml:2:9: limits.files must be between 1 and 2000000",
-            ),
+            ("[limits]\nfiles = 0", "rootcast.toml:2:9: limits.files must be between 1 and 2000000"),
             ("[limits]\nfiles = 2000001", "rootcast.toml:2:9: limits.files must be"),
             ("[limits]\nbytes = -1", "rootcast.toml:2:9: "),
             ("[limits]\nfile_size = 1e3", "rootcast.toml:2:13: "),
@@ -354,10 +333,7 @@ mod tests {
         let bundle = BundleName::new("role/web").unwrap();
         assert_eq!(limits.check(&bundle, 2, 100), Ok(()));
         let files = limits.check(&bundle, 3, 0).unwrap_err().to_string();
-        assert!(
-            files.starts_with("bundle `role/web` has 3 files, over limits.files = 2"),
-            "{files}"
-        );
+        assert!(files.starts_with("bundle `role/web` has 3 files, over limits.files = 2"), "{files}");
         let bytes = limits.check(&bundle, 1, 101).unwrap_err().to_string();
         assert!(bytes.contains("101 bytes, over limits.bytes = 100"), "{bytes}");
     }

@@ -103,7 +103,12 @@ impl SecretKey {
     ///
     /// # Errors
     /// As [`SecretKey::public`].
-    pub fn sign(&self, kind: DocumentKind, platform: PlatformId, payload: &[u8]) -> Result<Vec<u8>, KeyError> {
+    pub fn sign(
+        &self,
+        kind: DocumentKind,
+        platform: PlatformId,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, KeyError> {
         let key = self.public()?.id();
         let signature = self.0.sign(&cose::to_be_signed(kind, platform, key, payload));
         Ok(cose::assemble(kind, key, payload, &signature.to_bytes()))

@@ -184,7 +184,8 @@ impl Publisher {
             {
                 return Ok(Self::published(&settings, signed, *files_changed, overtaken));
             }
-            let Some((signed, files_changed)) = self.make(source, &settings, &replica, &progress).await? else {
+            let Some((signed, files_changed)) = self.make(source, &settings, &replica, &progress).await?
+            else {
                 let number = replica.floors().number();
                 return Ok(Self::unchanged(&settings, number));
             };
@@ -193,14 +194,19 @@ impl Publisher {
                     let acknowledged = Instant::now();
                     Self::adopt(&replica, &signed).await?;
                     lock(source).accept();
-                    self.last = replica.held().map(|held| LastPublished {
-                        settings: settings.clone(),
-                        accepted: held.accepted(),
+                    self.last = replica
+                        .held()
+                        .map(|held| LastPublished { settings: settings.clone(), accepted: held.accepted() });
+                    return Ok(Published {
+                        acknowledged,
+                        ..Self::published(&settings, &signed, files_changed, overtaken)
                     });
-                    return Ok(Published { acknowledged, ..Self::published(&settings, &signed, files_changed, overtaken) });
                 }
                 Ok(PublishAnswer::Conflict(by)) => {
-                    tracing::info!(release = by.number, "another publisher was faster; compiling on top of it");
+                    tracing::info!(
+                        release = by.number,
+                        "another publisher was faster; compiling on top of it"
+                    );
                 }
                 Ok(PublishAnswer::Refused(reason)) => return Err(PublishError::Refused(reason)),
                 Ok(PublishAnswer::NotOrigin) => {

@@ -45,8 +45,8 @@ fn files_links_and_executables_are_listed_and_git_is_not() {
         ("base/nginx/nginx.conf", FileKind::Regular, "worker_processes 4;\n"),
         ("rootcast.toml", FileKind::Regular, "channel = 'prod'\n"),
     ];
-    let expected = expected
-        .map(|(path, kind, content)| (path.to_owned(), (kind, content.as_bytes().to_vec())));
+    let expected =
+        expected.map(|(path, kind, content)| (path.to_owned(), (kind, content.as_bytes().to_vec())));
     assert_eq!(contents(&source).into_iter().collect::<Vec<_>>(), expected);
     assert!(full(&source).iter().map(|file| &file.path).is_sorted());
     assert_eq!(source.first_parents(3).unwrap(), Vec::<Vec<u8>>::new());
@@ -90,9 +90,9 @@ fn a_file_written_again_in_the_same_tick_is_not_missed() {
         source.accept();
         write(dir.path(), "base/nginx/nginx.conf", format!("other {round:9}"));
         let same = first == times();
-        let put = since(&source, &[]).into_iter().any(|change| {
-            matches!(change, Change::Put(file) if file.path.as_str() == "base/nginx/nginx.conf")
-        });
+        let put = since(&source, &[]).into_iter().any(
+            |change| matches!(change, Change::Put(file) if file.path.as_str() == "base/nginx/nginx.conf"),
+        );
         assert!(put);
         if same || round == 100 {
             break;

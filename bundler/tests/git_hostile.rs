@@ -247,9 +247,7 @@ fn threat_28_a_path_of_4_kb_is_named_with_its_limit() {
     repo.commit_tree(&repo.tree(&[("40000", b"deep", &deep), ("40000", b"long", &tree)]));
     let refused = refusals(&repo.source());
     assert_eq!(refused.len(), 2);
-    assert!(
-        refused[0].starts_with("`deep/d/d/d/") && refused[0].ends_with("more than 64 segments")
-    );
+    assert!(refused[0].starts_with("`deep/d/d/d/") && refused[0].ends_with("more than 64 segments"));
     assert!(refused[1].starts_with("`long/dddd") && refused[1].ends_with("longer than 1024 bytes"));
     assert!(refused[1].len() < 300, "shortened");
 }

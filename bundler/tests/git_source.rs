@@ -20,8 +20,7 @@ fn listed_by_git(repo: &Repo, revision: &str) -> BTreeMap<String, (FileKind, Vec
     let ids: String =
         lines.iter().map(|(head, _)| head.rsplit(' ').next().unwrap().to_owned() + "\n").collect();
     // For each id: a line of id, type and size; the bytes; a line feed.
-    let blobs =
-        repo.git_bytes(&["cat-file", "--batch=%(objecttype) %(objectsize)"], ids.as_bytes());
+    let blobs = repo.git_bytes(&["cat-file", "--batch=%(objecttype) %(objectsize)"], ids.as_bytes());
     let mut blobs = blobs.as_slice();
     let mut files = BTreeMap::new();
     for (head, path) in lines {
@@ -65,10 +64,7 @@ fn listing_and_bytes_are_those_of_git_loose_and_packed() {
     assert_eq!(contents(&repo.source()), expected);
 
     for n in 0..20 {
-        repo.write(
-            "base/nginx/nginx.conf",
-            format!("# {n}\n") + &"worker_processes 4;\n".repeat(40),
-        );
+        repo.write("base/nginx/nginx.conf", format!("# {n}\n") + &"worker_processes 4;\n".repeat(40));
         repo.commit();
     }
     repo.git(&["gc", "-q", "--prune=now"]);
@@ -123,8 +119,7 @@ fn revisions_are_branches_tags_and_whole_ids() {
     let tag = repo.git(&["rev-parse", "v1"]);
     assert_ne!(hex::decode(&tag).unwrap(), first, "the tag is an object of its own");
 
-    let at =
-        |revision: &str| Source::open(repo.path(), Some(revision)).map(|s| s.commit().to_vec());
+    let at = |revision: &str| Source::open(repo.path(), Some(revision)).map(|s| s.commit().to_vec());
     for name in ["v1", "old/stable", "refs/tags/v1", &tag, &hex::encode(&first)] {
         assert_eq!(at(name).unwrap(), first, "{name}");
     }
@@ -325,8 +320,7 @@ fn import(history: &[Vec<Step>]) -> Repo {
     let repo = Repo::new();
     let mut stream = String::new();
     for (n, steps) in history.iter().enumerate() {
-        stream +=
-            &format!("commit refs/heads/c{n}\ncommitter C <c@x> 1700000000 +0000\ndata 1\nx\n");
+        stream += &format!("commit refs/heads/c{n}\ncommitter C <c@x> 1700000000 +0000\ndata 1\nx\n");
         if n > 0 {
             stream += &format!("from refs/heads/c{}\n", n - 1);
         }

@@ -31,14 +31,8 @@ fn its_directories_become_bundles() {
             None => left.push(file.path.as_str()),
         }
     }
-    let expected = [
-        ("base", 9),
-        ("host/web-1", 1),
-        ("region/eu", 3),
-        ("region/us", 3),
-        ("role/db", 2),
-        ("role/web", 2),
-    ];
+    let expected =
+        [("base", 9), ("host/web-1", 1), ("region/eu", 3), ("region/us", 3), ("role/db", 2), ("role/web", 2)];
     assert_eq!(bundles, expected.map(|(bundle, files)| (bundle.to_owned(), files)).into());
     assert_eq!(left, ["README.md", "rootcast.toml"]);
     let kinds = |kind| files.iter().filter(|file| file.kind == kind).count();

@@ -41,7 +41,9 @@ impl Policy {
     fn check(&self, path: &ConfigPath, entry: &Entry) -> Result<(), EditError> {
         let reason = match entry {
             Entry::Symlink { .. } if !self.symlinks => "the grant allows no symbolic links",
-            Entry::File { content, .. } if content.size() > self.file_size => "is larger than the grant allows",
+            Entry::File { content, .. } if content.size() > self.file_size => {
+                "is larger than the grant allows"
+            }
             _ => return Ok(()),
         };
         Err(EditError::NotAllowed { path: path.clone(), reason })
@@ -212,9 +214,7 @@ where
 fn file(content: Content, kind: Kind) -> Result<Entry, EditError> {
     match kind {
         Kind::Symlink => Err(EditError::Malformed("makes a link of a file's content")),
-        Kind::Regular | Kind::Executable => {
-            Ok(Entry::File { content, executable: kind == Kind::Executable })
-        }
+        Kind::Regular | Kind::Executable => Ok(Entry::File { content, executable: kind == Kind::Executable }),
     }
 }
 
@@ -285,7 +285,8 @@ where
             Piece::Keep { first, count } => {
                 let range = usize::try_from(*first).ok().zip(usize::try_from(*count).ok());
                 let kept = range.and_then(|(first, count)| base.get(first..first.checked_add(count)?));
-                list.0.extend_from_slice(kept.ok_or(EditError::Malformed("keeps chunks that are not there"))?);
+                list.0
+                    .extend_from_slice(kept.ok_or(EditError::Malformed("keeps chunks that are not there"))?);
             }
             Piece::New(sizes) => {
                 for size in sizes {

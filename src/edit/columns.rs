@@ -6,7 +6,9 @@ use super::operation::{Base, Body, Kind, OldEntries, Operation, Piece, Placed, S
 use super::varint::{Input, put, put_difference};
 use crate::entry::Content;
 use crate::entry::Entry;
-use crate::limits::{CHUNK_MIN, MAX_BLOB, MAX_BUNDLE, MAX_CHUNKS, MAX_FILE, MAX_FILES, MAX_OPERATIONS, MAX_PATH};
+use crate::limits::{
+    CHUNK_MIN, MAX_BLOB, MAX_BUNDLE, MAX_CHUNKS, MAX_FILE, MAX_FILES, MAX_OPERATIONS, MAX_PATH,
+};
 use crate::object::ObjectSource;
 use crate::path::ConfigPath;
 use bytes::Bytes;
@@ -358,11 +360,8 @@ fn take_pieces(input: &mut Input<'_>) -> Result<Vec<Piece>, EditError> {
 pub(super) fn summary(edit: &[u8]) -> Result<Summary, EditError> {
     let mut input = Input(edit);
     let Head { count, columns, packed } = head(&mut input, MAX_FILES * 2, MAX_BUNDLE)?;
-    let mut summary = Summary {
-        operation_bytes: packed,
-        content_bytes: input.0.len() as u64,
-        ..Summary::default()
-    };
+    let mut summary =
+        Summary { operation_bytes: packed, content_bytes: input.0.len() as u64, ..Summary::default() };
     for tag in Input(&columns).bytes(count)? {
         match tag & 7 {
             DELETE => summary.deleted += 1,

@@ -1,11 +1,11 @@
 //! Making an edit.
 
 use super::EditError;
+use super::columns;
 use super::frame::{self, Unit};
 use super::operation::OldEntries;
 use super::plan::{self, Piecewise};
 use super::varint::put;
-use super::columns;
 use crate::id::NodeId;
 use crate::limits::MAX_EDIT;
 use crate::object::ObjectSource;

@@ -108,4 +108,3 @@ pub(super) fn prefix<S: ObjectSource + ?Sized>(
     }
     Ok(prefix)
 }
-

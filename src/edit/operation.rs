@@ -119,9 +119,10 @@ impl<'t, 'a, S: ObjectSource + ?Sized> OldEntries<'t, 'a, S> {
     }
 
     pub(super) fn find(&mut self, position: u64) -> Result<Option<&(ConfigPath, Entry)>, EditError> {
-        let held = self.leaf.as_ref().is_some_and(|leaf| {
-            (leaf.first..leaf.first + leaf.entries.len() as u64).contains(&position)
-        });
+        let held = self
+            .leaf
+            .as_ref()
+            .is_some_and(|leaf| (leaf.first..leaf.first + leaf.entries.len() as u64).contains(&position));
         if !held {
             self.leaf = self.tree.leaf_at(position)?;
         }

@@ -178,7 +178,9 @@ pub(super) fn contents<N: ObjectSource + ?Sized>(
 ) -> Result<Vec<Piecewise>, EditError> {
     match (entry, body) {
         (Entry::Symlink { target }, _) => Ok(vec![Piecewise::Text(target.as_str().to_owned())]),
-        (Entry::File { content: Content::Blob { id, .. }, .. }, _) => Ok(vec![Piecewise::Object((*id).into())]),
+        (Entry::File { content: Content::Blob { id, .. }, .. }, _) => {
+            Ok(vec![Piecewise::Object((*id).into())])
+        }
         (_, Body::Whole(_)) => Ok(Vec::new()),
         (_, Body::Pieces(pieces)) => {
             let mut chunks = chunks(entry, new)?.into_iter();

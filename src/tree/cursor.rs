@@ -1,7 +1,7 @@
 //! A position among the nodes of one level, moving either way.
 
-use super::node::{Node, NodeRef};
 use super::TreeError;
+use super::node::{Node, NodeRef};
 use crate::entry::Entry;
 use crate::object::ObjectSource;
 use crate::path::ConfigPath;
@@ -22,10 +22,7 @@ impl<'a, S: ObjectSource + ?Sized> Cursor<'a, S> {
         Self { source, root, root_level, level, stack: Vec::new() }
     }
 
-    fn descend(
-        &mut self,
-        choose: impl Fn(&[NodeRef]) -> usize,
-    ) -> Result<(), TreeError> {
+    fn descend(&mut self, choose: impl Fn(&[NodeRef]) -> usize) -> Result<(), TreeError> {
         loop {
             let level = self.root_level + 1 - self.stack.len() as u8;
             if level <= self.level {

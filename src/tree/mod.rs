@@ -78,10 +78,7 @@ pub struct Totals {
 
 impl Totals {
     pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            files: self.files.saturating_add(other.files),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
+        Self { files: self.files.saturating_add(other.files), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }
 

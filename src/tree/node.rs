@@ -129,8 +129,7 @@ impl Node {
                 codec::decode(bytes, MAX_OBJECT).map_err(codec)?;
             Self::Leaf(entries)
         } else {
-            let (level, refs): (u8, Vec<EncodedRef>) =
-                codec::decode(bytes, MAX_OBJECT).map_err(codec)?;
+            let (level, refs): (u8, Vec<EncodedRef>) = codec::decode(bytes, MAX_OBJECT).map_err(codec)?;
             Self::Inner { level, refs: refs.into_iter().map(Into::into).collect() }
         };
         let (count, sorted) = match &node {

@@ -107,9 +107,7 @@ impl Item for NodeRef {
     }
     fn items(node: Node) -> Vec<(ConfigPath, Self)> {
         match node {
-            Node::Inner { refs, .. } => {
-                refs.into_iter().map(|child| (child.last.clone(), child)).collect()
-            }
+            Node::Inner { refs, .. } => refs.into_iter().map(|child| (child.last.clone(), child)).collect(),
             Node::Leaf(_) => Vec::new(),
         }
     }
@@ -227,8 +225,7 @@ impl Spliced {
     /// The change to the level above.
     fn changed(self) -> BTreeMap<ConfigPath, Option<NodeRef>> {
         let Self { replaced, written } = self;
-        let mut changes: BTreeMap<_, _> =
-            replaced.keys().map(|last| (last.clone(), None)).collect();
+        let mut changes: BTreeMap<_, _> = replaced.keys().map(|last| (last.clone(), None)).collect();
         for (last, child) in written {
             if replaced.get(&last) == Some(&child) {
                 changes.remove(&last);
@@ -280,9 +277,8 @@ fn splice<I: Item, S: ObjectSource + ?Sized, W: ObjectSink + ?Sized>(
             more = nodes.advance()?;
         }
         // Past the last node, what is left of the changes follows.
-        let at_end = nodes.current().is_none_or(|last| {
-            changes.peek().is_some_and(|(next, _)| *next > last.last)
-        });
+        let at_end =
+            nodes.current().is_none_or(|last| changes.peek().is_some_and(|(next, _)| *next > last.last));
         if (!more || at_end) && is_last(&mut nodes)? {
             for (path, change) in changes.by_ref() {
                 if let Some(new) = change {

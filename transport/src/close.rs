@@ -144,19 +144,16 @@ pub(crate) fn printable(text: &[u8]) -> String {
 impl From<ConnectionError> for CloseReason {
     fn from(error: ConnectionError) -> Self {
         match error {
-            ConnectionError::ApplicationClosed(close) => Self::ByPeer {
-                code: Code::from_wire(close.error_code),
-                reason: printable(&close.reason),
-            },
+            ConnectionError::ApplicationClosed(close) => {
+                Self::ByPeer { code: Code::from_wire(close.error_code), reason: printable(&close.reason) }
+            }
             ConnectionError::ConnectionClosed(close) => {
                 let code = u64::from(close.error_code);
                 let reason = printable(&close.reason);
                 match alert_of(code) {
                     Some(alert) => Self::RefusedUs { alert, reason },
                     None if TURNED_AWAY.contains(&close.error_code) => Self::TurnedAway,
-                    None => Self::Violation {
-                        reason: format!("{}{}", close.error_code, detail(&reason)),
-                    },
+                    None => Self::Violation { reason: format!("{}{}", close.error_code, detail(&reason)) },
                 }
             }
             ConnectionError::LocallyClosed => Self::ByUs,

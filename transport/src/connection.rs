@@ -174,11 +174,7 @@ impl Connection {
     }
 }
 
-fn judge(
-    quic: &quinn::Connection,
-    ours: PlatformId,
-    wanted: Option<Role>,
-) -> Result<PeerName, PeerFault> {
+fn judge(quic: &quinn::Connection, ours: PlatformId, wanted: Option<Role>) -> Result<PeerName, PeerFault> {
     let chain = quic
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())

@@ -48,11 +48,8 @@ pub(crate) struct Caps {
 }
 
 impl Caps {
-    pub(crate) const STANDARD: Self = Self {
-        pending: MAX_PENDING_HANDSHAKES,
-        retry_above: RETRY_HANDSHAKES_ABOVE,
-        children: MAX_CHILDREN,
-    };
+    pub(crate) const STANDARD: Self =
+        Self { pending: MAX_PENDING_HANDSHAKES, retry_above: RETRY_HANDSHAKES_ABOVE, children: MAX_CHILDREN };
 }
 
 #[derive(Debug, Default)]
@@ -86,15 +83,15 @@ impl Endpoint {
         caps: Caps,
     ) -> Result<Self, TransportError> {
         let server = tuning::server_config(identity)?;
-        let quic = socket::listening(server, address)
-            .map_err(|source| TransportError::Bind { address, source })?;
+        let quic =
+            socket::listening(server, address).map_err(|source| TransportError::Bind { address, source })?;
         Self::over(quic, identity, caps)
     }
 
     /// Opens a socket to dial from.
     pub fn dial_only(identity: &Identity) -> Result<Self, TransportError> {
-        let quic = socket::dialling()
-            .map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
+        let quic =
+            socket::dialling().map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
         Self::over(quic, identity, Caps::STANDARD)
     }
 
@@ -117,11 +114,7 @@ impl Endpoint {
         Self::over(quic, identity, Caps::STANDARD)
     }
 
-    fn over(
-        mut quic: quinn::Endpoint,
-        identity: &Identity,
-        caps: Caps,
-    ) -> Result<Self, TransportError> {
+    fn over(mut quic: quinn::Endpoint, identity: &Identity, caps: Caps) -> Result<Self, TransportError> {
         quic.set_default_client_config(tuning::client_config(identity)?);
         let pending = Arc::new(Semaphore::new(caps.pending));
         let platform = identity.name().platform();

@@ -224,9 +224,7 @@ impl TransportError {
     /// Judges the end of an established connection.
     pub(crate) fn from_close(peer: String, error: quinn::ConnectionError) -> Self {
         match CloseReason::from(error) {
-            CloseReason::Violation { reason } => {
-                Self::Peer { peer, fault: PeerFault::Quic { reason } }
-            }
+            CloseReason::Violation { reason } => Self::Peer { peer, fault: PeerFault::Quic { reason } },
             reason => Self::Closed { peer, reason },
         }
     }

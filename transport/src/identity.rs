@@ -145,16 +145,13 @@ impl Identity {
     }
 
     fn verify_own(&self, path: &Path) -> Result<(), TransportError> {
-        let outcome =
-            self.verify_leaf(KeyUsage::client_auth()).and_then(|()| match self.name.role() {
-                Role::Relay => self.verify_leaf(KeyUsage::server_auth()),
-                Role::Agent | Role::Publisher => Ok(()),
-            });
+        let outcome = self.verify_leaf(KeyUsage::client_auth()).and_then(|()| match self.name.role() {
+            Role::Relay => self.verify_leaf(KeyUsage::server_auth()),
+            Role::Agent | Role::Publisher => Ok(()),
+        });
         match outcome {
             Ok(()) => Ok(()),
-            Err(
-                error @ (webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }),
-            ) => {
+            Err(error @ (webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. })) => {
                 tracing::warn!(path = %path.display(), %error, "our certificate is not valid now; peers will refuse it");
                 Ok(())
             }
@@ -167,14 +164,13 @@ impl Identity {
         let Some((leaf, above)) = self.chain.split_first() else { return Ok(()) };
         let leaf = EndEntityCert::try_from(leaf)?;
         if self.name.role() == Role::Relay {
-            let server_name = ServerName::try_from(RELAY_SERVER_NAME)
-                .map_err(|_| webpki::Error::MalformedDnsIdentifier)?;
+            let server_name =
+                ServerName::try_from(RELAY_SERVER_NAME).map_err(|_| webpki::Error::MalformedDnsIdentifier)?;
             leaf.verify_is_valid_for_subject_name(&server_name)?;
         }
         let provider = rustls::crypto::ring::default_provider();
         let algorithms = provider.signature_verification_algorithms.all;
-        leaf.verify_for_usage(algorithms, &anchors, above, UnixTime::now(), usage, None, None)
-            .map(drop)
+        leaf.verify_for_usage(algorithms, &anchors, above, UnixTime::now(), usage, None, None).map(drop)
     }
 
     /// Our name, as every peer reads it.

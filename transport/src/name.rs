@@ -129,8 +129,7 @@ impl PeerName {
         let form = || NameError::Form { uri: uri.chars().take(200).collect() };
         let rest = uri.strip_prefix(SCHEME).ok_or_else(form)?;
         let mut parts = rest.splitn(3, '/');
-        let (Some(platform), Some(role), Some(name)) = (parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(platform), Some(role), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(form());
         };
         let peer = Self::new(platform.parse().map_err(|_| form())?, role.parse()?, name)?;
@@ -180,10 +179,7 @@ mod tests {
             let name = PeerName::new(PLATFORM, role, "web-1.example").unwrap();
             assert_eq!(PeerName::from_uri(&name.to_uri()).unwrap(), name);
         }
-        assert_eq!(
-            PeerName::new(PLATFORM, Role::Agent, "web-1").unwrap().to_string(),
-            "agent web-1"
-        );
+        assert_eq!(PeerName::new(PLATFORM, Role::Agent, "web-1").unwrap().to_string(), "agent web-1");
     }
 
     #[test]

@@ -271,13 +271,11 @@ impl Receiver {
     fn failed(&self, error: ReadError) -> TransportError {
         let peer = self.peer.to_string();
         match error {
-            ReadError::Reset(code) => {
-                TransportError::StreamReset { peer, code: Code::from_wire(code) }
-            }
+            ReadError::Reset(code) => TransportError::StreamReset { peer, code: Code::from_wire(code) },
             ReadError::ConnectionLost(error) => TransportError::from_close(peer, error),
-            ReadError::ClosedStream
-            | ReadError::IllegalOrderedRead
-            | ReadError::ZeroRttRejected => TransportError::StreamEnded { peer },
+            ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+                TransportError::StreamEnded { peer }
+            }
         }
     }
 

@@ -134,9 +134,7 @@ impl Sender {
         let pace = Pace::begin(self.sent, self.wait);
         // No gap here: the acknowledgements in between are not seen.
         let delivered = match pace.end {
-            Some(end) => {
-                timeout_at(end, self.stream.stopped()).await.map_err(|_| self.stalled())?
-            }
+            Some(end) => timeout_at(end, self.stream.stopped()).await.map_err(|_| self.stalled())?,
             None => self.stream.stopped().await,
         };
         match delivered {

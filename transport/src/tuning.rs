@@ -23,8 +23,7 @@ pub(crate) const ALPN_TEXT: &str = "rootcast/1";
 pub(crate) const LARGE_CHILD_STREAMS: VarInt =
     VarInt::from_u32(MAX_REQUEST_STREAMS + MAX_SUBSCRIPTIONS as u32);
 /// The same for a host; every stream allowed costs memory even while it is not open.
-pub(crate) const HOST_STREAMS: VarInt =
-    VarInt::from_u32(MAX_REQUEST_STREAMS + MAX_HOST_SUBSCRIPTIONS as u32);
+pub(crate) const HOST_STREAMS: VarInt = VarInt::from_u32(MAX_REQUEST_STREAMS + MAX_HOST_SUBSCRIPTIONS as u32);
 const PARENT_STREAMS: VarInt = VarInt::from_u32(MAX_REQUEST_STREAMS);
 const UNI_STREAMS: VarInt = VarInt::from_u32(MAX_UPDATE_STREAMS);
 /// [`CONNECTION_WINDOW`] as QUIC takes it.
@@ -114,16 +113,13 @@ pub(crate) fn client_config(identity: &Identity) -> Result<ClientConfig, Transpo
 /// The accepting side of [`client_tls`].
 pub(crate) fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, TransportError> {
     let tls = |source| TransportError::Tls { source };
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(roots(identity).map_err(tls)?, provider())
-            .build()
-            .map_err(|error| tls(rustls::Error::General(error.to_string())))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity).map_err(tls)?, provider())
+        .build()
+        .map_err(|error| tls(rustls::Error::General(error.to_string())))?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| {
-            builder
-                .with_client_cert_verifier(verifier)
-                .with_single_cert(identity.chain(), identity.key())
+            builder.with_client_cert_verifier(verifier).with_single_cert(identity.chain(), identity.key())
         })
         .map_err(tls)?;
     tls.alpn_protocols = vec![ALPN_TEXT.into()];

@@ -2,8 +2,8 @@
 
 use super::names::is_dot_git;
 use super::{
-    Change, Changes, FileKind, Handle, Place, Refusal, Refused, SourceError, SourceFile,
-    check_target, printable,
+    Change, Changes, FileKind, Handle, Place, Refusal, Refused, SourceError, SourceFile, check_target,
+    printable,
 };
 use rootcast::limits::{MAX_PATH, MAX_SEGMENTS, MAX_SYMLINK, SOURCE_ENTRIES_PER_FILE};
 use rootcast::path::{ConfigPath, PathFault};
@@ -80,8 +80,7 @@ pub(super) struct DirectorySource {
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Without `NONBLOCK` a pipe that takes a file's place would hold us for ever.
-const FILE: OFlags =
-    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn open_root(place: &Place) -> Result<OwnedFd, SourceError> {
     // The root itself is the operator's word, and may be a link.
@@ -100,12 +99,7 @@ impl DirectorySource {
         self.changes_at(place, since, SystemTime::now())
     }
 
-    fn changes_at(
-        &self,
-        place: &Place,
-        since: &[u8],
-        now: SystemTime,
-    ) -> Result<Changes, SourceError> {
+    fn changes_at(&self, place: &Place, since: &[u8], now: SystemTime) -> Result<Changes, SourceError> {
         let files = list(place)?;
         let changes = match &*self.accepted.borrow() {
             Some(accepted) if since.is_empty() => Changes::Since(difference(accepted, &files)),
@@ -144,14 +138,9 @@ impl DirectorySource {
         }
     }
 
-    pub(super) fn read_path(
-        &self,
-        place: &Place,
-        path: &ConfigPath,
-    ) -> Result<Option<Vec<u8>>, SourceError> {
+    pub(super) fn read_path(&self, place: &Place, path: &ConfigPath) -> Result<Option<Vec<u8>>, SourceError> {
         let bytes = path.as_str().as_bytes();
-        let not_a_file =
-            || SourceError::NotAFile { path: place.path.clone(), file: printable(bytes) };
+        let not_a_file = || SourceError::NotAFile { path: place.path.clone(), file: printable(bytes) };
         let opened = match open_file(&open_root(place)?, path) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
@@ -232,8 +221,7 @@ fn beneath<T>(
 
 /// Reads a file that is what its stamp says, before and after; `None` when it is not.
 fn read_file(opened: OwnedFd, stamp: &Stamp) -> Result<Option<Vec<u8>>, Errno> {
-    let is_same =
-        |file: &File| -> Result<bool, Errno> { Ok(Stamp::of(&rustix::fs::fstat(file)?) == *stamp) };
+    let is_same = |file: &File| -> Result<bool, Errno> { Ok(Stamp::of(&rustix::fs::fstat(file)?) == *stamp) };
     let file = File::from(opened);
     if !is_same(&file)? {
         return Ok(None);
@@ -452,9 +440,7 @@ mod tests {
         let source = DirectorySource::open(&place).unwrap();
         let told = |now| match source.changes_at(&place, &[], now).unwrap() {
             Changes::Full(files) => vec![format!("all {}", files.len())],
-            Changes::Since(changes) => {
-                changes.iter().map(|change| change.path().to_string()).collect()
-            }
+            Changes::Since(changes) => changes.iter().map(|change| change.path().to_string()).collect(),
         };
         let now = SystemTime::now();
         let later = now + Duration::from_secs(60);

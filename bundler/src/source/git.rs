@@ -2,8 +2,8 @@
 
 use super::names::is_dot_git;
 use super::{
-    Cause, Change, Changes, FileKind, Handle, Place, Refusal, Refused, SourceError, SourceFile,
-    check_target, printable,
+    Cause, Change, Changes, FileKind, Handle, Place, Refusal, Refused, SourceError, SourceFile, check_target,
+    printable,
 };
 use gix::ObjectId;
 use gix::objs::{Kind, TreeRefIter};
@@ -37,16 +37,14 @@ impl GitSource {
         // Trust is about running what the settings say; nothing is run here, so
         // a repository of another owner is read like any other. Replaced objects
         // are not followed: the commit that a release names is the one delivered.
-        let options =
-            gix::open::Options::isolated().with(gix::sec::Trust::Full).config_overrides([
-                "core.useReplaceRefs=false".to_owned(),
-                format!("gitoxide.objects.allocLimit={MAX_FILE}"),
-            ]);
-        let repository = gix::open_opts(&place.path, options)
-            .map_err(|error| not_a_repository(Box::new(error)))?;
+        let options = gix::open::Options::isolated().with(gix::sec::Trust::Full).config_overrides([
+            "core.useReplaceRefs=false".to_owned(),
+            format!("gitoxide.objects.allocLimit={MAX_FILE}"),
+        ]);
+        let repository =
+            gix::open_opts(&place.path, options).map_err(|error| not_a_repository(Box::new(error)))?;
         let null = ObjectId::null(repository.object_hash());
-        let mut source =
-            Self { repository, revision: revision.to_owned(), commit: null, tree: null };
+        let mut source = Self { repository, revision: revision.to_owned(), commit: null, tree: null };
         source.commit = source.resolve(place)?;
         source.tree = source.tree_of(place, source.commit)?;
         Ok(source)
@@ -102,10 +100,8 @@ impl GitSource {
                 return Err(SourceError::NoCommit { path: place.path.clone() });
             }
         }
-        let mut reference = self
-            .repository
-            .find_reference(self.revision.as_str())
-            .map_err(|e| no_revision(Box::new(e)))?;
+        let mut reference =
+            self.repository.find_reference(self.revision.as_str()).map_err(|e| no_revision(Box::new(e)))?;
         let commit = reference.peel_to_commit().map_err(|e| no_revision(Box::new(e)))?;
         Ok(commit.id)
     }
@@ -176,8 +172,7 @@ impl GitSource {
         id: ObjectId,
     ) -> Result<Vec<u8>, SourceError> {
         let what = || format!("`{}`", printable(file.path.as_str().as_bytes()));
-        let bytes =
-            self.read_blob(id, file.size).map_err(|source| damaged(place, what(), source))?;
+        let bytes = self.read_blob(id, file.size).map_err(|source| damaged(place, what(), source))?;
         if bytes.len() as u64 == file.size {
             return Ok(bytes);
         }
@@ -198,11 +193,7 @@ impl GitSource {
         Ok(object.detach().data)
     }
 
-    pub(super) fn read_path(
-        &self,
-        place: &Place,
-        path: &ConfigPath,
-    ) -> Result<Option<Vec<u8>>, SourceError> {
+    pub(super) fn read_path(&self, place: &Place, path: &ConfigPath) -> Result<Option<Vec<u8>>, SourceError> {
         let shown = printable(path.as_str().as_bytes());
         let damaged = |source: Cause| damaged(place, format!("`{shown}`"), source);
         let mut at = Item { name: Vec::new(), mode: TREE, id: self.tree };
@@ -222,11 +213,7 @@ impl GitSource {
         self.read_blob(at.id, place.limits.file_size).map(Some).map_err(damaged)
     }
 
-    pub(super) fn first_parents(
-        &self,
-        place: &Place,
-        count: usize,
-    ) -> Result<Vec<Vec<u8>>, SourceError> {
+    pub(super) fn first_parents(&self, place: &Place, count: usize) -> Result<Vec<Vec<u8>>, SourceError> {
         let mut commits = Vec::new();
         let mut next = Some(self.commit);
         while let Some(id) = next.filter(|_| commits.len() < count) {
@@ -425,12 +412,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn descend(
-        &mut self,
-        name: &[u8],
-        old: Option<ObjectId>,
-        new: Option<ObjectId>,
-    ) -> Result<(), Stop> {
+    fn descend(&mut self, name: &[u8], old: Option<ObjectId>, new: Option<ObjectId>) -> Result<(), Stop> {
         let length = self.path.len();
         self.path.extend_from_slice(name);
         let fault = if new.is_some() { self.directory_fault(name) } else { None };

@@ -132,9 +132,7 @@ pub enum Refusal {
     #[error("has no object {0} here; fetch it, as `git fetch` does for a shallow or partial clone")]
     Missing(String),
     /// Its object is of another type than its mode says.
-    #[error(
-        "names object {0}, which is of another type; the repository is damaged, try `git fsck`"
-    )]
+    #[error("names object {0}, which is of another type; the repository is damaged, try `git fsck`")]
     WrongObject(String),
 }
 
@@ -442,9 +440,7 @@ impl Source {
     pub fn read(&self, file: &SourceFile) -> Result<Vec<u8>, SourceError> {
         match (&self.kind, &file.handle) {
             (Kind::Git(git), Handle::Object(id)) => git.read(&self.place, file, *id),
-            (Kind::Directory(directory), Handle::Stamp(stamp)) => {
-                directory.read(&self.place, file, stamp)
-            }
+            (Kind::Directory(directory), Handle::Stamp(stamp)) => directory.read(&self.place, file, stamp),
             _ => {
                 let file = printable(file.path.as_str().as_bytes());
                 Err(SourceError::ForeignFile { path: self.place.path.clone(), file })

@@ -44,8 +44,7 @@ pub fn twins<'a>(paths: impl IntoIterator<Item = &'a ConfigPath>) -> Vec<Twins> 
     let mut folded: Vec<(String, &str)> = Vec::new();
     let mut before = "";
     for path in paths {
-        let known =
-            |parent: &&str| before.strip_prefix(*parent).is_none_or(|rest| !rest.starts_with('/'));
+        let known = |parent: &&str| before.strip_prefix(*parent).is_none_or(|rest| !rest.starts_with('/'));
         folded.extend(path.parents().filter(known).map(|parent| (fold(parent), parent)));
         before = path.as_str();
         folded.push((fold(before), before));

@@ -2,9 +2,7 @@
 //! machine's own settings.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part of this
 
-use rootcast_bundler::source::{
-    Change, Changes, FileKind, RefusedFile, Source, SourceError, SourceFile,
-};
+use rootcast_bundler::source::{Change, Changes, FileKind, RefusedFile, Source, SourceError, SourceFile};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};

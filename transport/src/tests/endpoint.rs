@@ -59,10 +59,7 @@ async fn threat_19_handshakes_have_a_cap_and_their_room_comes_back() {
         }
     })
     .await;
-    assert!(
-        matches!(refused, TransportError::Closed { reason: CloseReason::TurnedAway, .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, TransportError::Closed { reason: CloseReason::TurnedAway, .. }), "{refused}");
     assert_eq!(house.relay.handshakes().refused, 1);
     drop(slow);
     let (up, down) = call(&child, &house.relay).await;
@@ -119,9 +116,7 @@ async fn w_14_the_end_comes_with_its_reason() {
     assert!(pair.up.is_closed());
     assert_eq!(soon(pair.down.closed()).await, CloseReason::ByUs);
     let error = pair.up.open_bi().await.unwrap_err();
-    assert!(
-        matches!(error, TransportError::Closed { .. }) && error.to_string().contains("relay r1")
-    );
+    assert!(matches!(error, TransportError::Closed { .. }) && error.to_string().contains("relay r1"));
 }
 
 #[tokio::test]

@@ -60,14 +60,10 @@ const STRANGERS: [(&str, &str, u8); 2] =
 async fn threat_22_another_authoritys_relay_is_refused() {
     for (name, words, expected) in STRANGERS {
         let (ours, other) = (TestAuthority::new(), TestAuthority::named(name));
-        let (up, down) =
-            meet(&ours.identity(&Leaf::agent()), &other.identity(&Leaf::relay())).await;
+        let (up, down) = meet(&ours.identity(&Leaf::agent()), &other.identity(&Leaf::relay())).await;
         is_certificate(up, words);
         let reason = reason_of(down).await;
-        assert!(
-            matches!(reason, CloseReason::RefusedUs { alert, .. } if alert == expected),
-            "{reason:?}"
-        );
+        assert!(matches!(reason, CloseReason::RefusedUs { alert, .. } if alert == expected), "{reason:?}");
     }
 }
 
@@ -80,10 +76,7 @@ async fn threat_22_another_authoritys_agent_is_refused() {
         let (up, down) = meet(&impostor, &ours.identity(&Leaf::relay())).await;
         is_certificate(down, words);
         let reason = reason_of(up).await;
-        assert!(
-            matches!(reason, CloseReason::RefusedUs { alert, .. } if alert == expected),
-            "{reason:?}"
-        );
+        assert!(matches!(reason, CloseReason::RefusedUs { alert, .. } if alert == expected), "{reason:?}");
     }
 }
 
@@ -91,17 +84,12 @@ async fn threat_22_another_authoritys_agent_is_refused() {
 async fn threat_22_an_agent_cannot_pose_as_a_relay() {
     let authority = TestAuthority::new();
     let agent = authority.identity(&Leaf::agent());
-    assert!(matches!(
-        Endpoint::listen(&agent, loopback()),
-        Err(TransportError::MayNotListen { .. })
-    ));
+    assert!(matches!(Endpoint::listen(&agent, loopback()), Err(TransportError::MayNotListen { .. })));
     let child = authority.identity(&Leaf::agent());
     let usages = Leaf::relay().usages;
     let named = Leaf { server_name: true, ..Leaf::agent() };
     let useful = Leaf { usages: usages.clone(), ..Leaf::agent() };
-    for (leaf, words) in
-        [(Leaf::agent(), "usage"), (named, "usage"), (useful, "not valid for name")]
-    {
+    for (leaf, words) in [(Leaf::agent(), "usage"), (named, "usage"), (useful, "not valid for name")] {
         let (up, _) = meet(&child, &authority.identity(&leaf)).await;
         is_certificate(up, words);
     }
@@ -310,8 +298,7 @@ async fn threat_23_a_child_uses_no_tickets() {
     tls.session_storage = Arc::clone(&store) as Arc<dyn StoresServerSessions>;
     tls.send_tls13_tickets = 2;
     tls.max_early_data_size = u32::MAX;
-    let server =
-        quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    let server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
     let child = authority.identity(&Leaf::agent());
     call_twice(&crate::tuning::client_config(&child).unwrap(), server).await;
     assert_eq!(store.uses.load(Ordering::Relaxed), 0);

@@ -54,9 +54,8 @@ fn w_1_a_key_that_others_can_read_is_refused() {
 fn w_1_files_that_are_no_identity_are_refused() {
     let (authority, other) = (TestAuthority::new(), TestAuthority::new());
     let good = authority.pem_of(&Leaf::agent());
-    let load = |identity: &str, authority: &str| {
-        Identity::load(directory(identity, authority).path()).unwrap_err()
-    };
+    let load =
+        |identity: &str, authority: &str| Identity::load(directory(identity, authority).path()).unwrap_err();
     let key_at = good.find("-----BEGIN PRIVATE KEY").unwrap();
     let (certificate, key) = good.split_at(key_at);
     for bad in ["", "junk", certificate, key, &format!("{good}{key}"), &"x".repeat(70_000)] {

@@ -8,8 +8,8 @@ mod streams;
 use crate::endpoint::Caps;
 use crate::name::authority_uri;
 use crate::{
-    AuthorityCertificate, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver,
-    Role, Sender, TransportError,
+    AuthorityCertificate, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
+    Sender, TransportError,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,

@@ -19,8 +19,7 @@ fn pattern(size: usize) -> Vec<u8> {
 #[tokio::test]
 async fn w_9_frames_of_all_boundary_sizes_arrive_whole() {
     let pair = Pair::meet().await;
-    let sizes =
-        [0, 1, 63, 64, 1200, 16_383, 16_384, BODY_PIECE - 1, BODY_PIECE, BODY_PIECE + 1, 1 << 20];
+    let sizes = [0, 1, 63, 64, 1200, 16_383, 16_384, BODY_PIECE - 1, BODY_PIECE, BODY_PIECE + 1, 1 << 20];
     let mut sender = pair.up.open_uni().await.unwrap();
     let sending = async {
         for size in sizes {
@@ -68,10 +67,7 @@ async fn w_11_memory_follows_what_arrived_not_what_was_announced() {
     // One GiB is announced and allowed; three bytes come.
     let (_sender, mut receiver) = pair.stream(&[0xc0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3]).await;
     receiver.set_wait(Duration::from_millis(50));
-    assert!(matches!(
-        fault(soon(receiver.receive_frame(1 << 31)).await),
-        PeerFault::Stalled { .. }
-    ));
+    assert!(matches!(fault(soon(receiver.receive_frame(1 << 31)).await), PeerFault::Stalled { .. }));
     assert_eq!(receiver.bytes(), 11);
     assert!(receiver.held() <= BODY_PIECE, "{}", receiver.held());
 }
@@ -95,11 +91,7 @@ async fn w_10_an_end_inside_a_frame_is_a_fault() {
         if broken.len() == 5 && broken[0] == 1 {
             assert_eq!(soon(receiver.receive_frame(9)).await.unwrap().unwrap(), &[7][..]);
         }
-        assert_eq!(
-            fault(soon(receiver.receive_frame(9)).await),
-            PeerFault::Truncated,
-            "{broken:?}"
-        );
+        assert_eq!(fault(soon(receiver.receive_frame(9)).await), PeerFault::Truncated, "{broken:?}");
     }
     let (mut sender, mut receiver) = pair.stream(b"four").await;
     sender.finish().unwrap();
@@ -135,10 +127,7 @@ async fn w_12_a_sender_that_stops_half_way_is_given_up() {
     receiver.set_wait(wait);
     let outcome: Result<(), TransportError> = soon(receiver.receive_into(3, |_| Ok(()))).await;
     assert_eq!(fault(outcome), PeerFault::Stalled { wait });
-    assert!(matches!(
-        soon(receiver.receive_frame(9)).await,
-        Err(TransportError::StreamEnded { .. })
-    ));
+    assert!(matches!(soon(receiver.receive_frame(9)).await, Err(TransportError::StreamEnded { .. })));
 }
 
 #[tokio::test]
@@ -309,8 +298,7 @@ async fn open_streams(role: Role, expected: u64) {
         open.push((sender, receiver));
     }
     let mut next = Box::pin(pair.up.open_bi());
-    let waits =
-        std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending()));
+    let waits = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending()));
     assert!(waits.await, "{role} opened more than {expected}");
     // QUIC gives room back in lots of an eighth.
     for (mut sender, mut receiver) in open.drain(..=expected as usize / 8) {
@@ -342,7 +330,6 @@ async fn threat_20_updates_have_a_cap_too() {
         open.push(soon(pair.down.open_uni()).await.unwrap());
     }
     let mut next = Box::pin(pair.down.open_uni());
-    let waits =
-        std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending()));
+    let waits = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending()));
     assert!(waits.await);
 }
