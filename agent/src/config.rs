@@ -1,7 +1,7 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
-use rootcast::path::ChannelName;
+use rootcast::path::{BundleName, ChannelName};
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -41,6 +41,15 @@ impl AgentConfig {
         let (mut config, directory): (Self, _) = read_config(path)?;
         if config.relays.is_empty() {
             return Err(ConfigError::wrong(path, "`relays` names no address").into());
+        }
+        for (label, value) in &config.labels {
+            if BundleName::new(value).is_err() || value.contains('/') {
+                let message = format!(
+                    "label `{label}`: `{}` can be no part of a bundle's name; use a-z, 0-9, `.`, `_` and `-`",
+                    value.escape_debug()
+                );
+                return Err(ConfigError::wrong(path, message).into());
+            }
         }
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);

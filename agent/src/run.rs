@@ -87,6 +87,7 @@ pub async fn run(
             heard(AgentEvent::Follow(event));
         }),
     });
+    tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
     let agent = Agent { name, replica, activation, interest, report, events, active: 0, files: 0 };
     tokio::select! {
         () = following => {}

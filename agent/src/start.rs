@@ -2,6 +2,7 @@
 
 use crate::{AgentConfig, AgentError, AgentEvent, run};
 use rootcast_replica::signalled;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ pub fn start(config: &Path, json: bool) -> Result<(), AgentError> {
         .map_err(|source| AgentError::Runtime { source })?;
     let events = Arc::new(move |event: AgentEvent| {
         if json {
-            println!("{}", line(&event));
+            // A reader that went away is no reason to stop.
+            let _ = writeln!(std::io::stdout(), "{}", line(&event));
         }
     });
     runtime.block_on(run(config, events, signalled()))

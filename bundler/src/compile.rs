@@ -61,6 +61,12 @@ pub enum CompileError {
         /// Why.
         source: EditError,
     },
+    /// Nothing at all, where there was something.
+    #[error("the source has no files to deliver, and publishing it would remove all {files} files on every host")]
+    Empty {
+        /// Files of the release before.
+        files: u64,
+    },
     /// More bundles than one plan can name.
     #[error(
         "the release has {bundles} bundles, whose names fill {size} bytes; the plan holds at most {MAX_BLOB}"
@@ -128,6 +134,7 @@ pub(crate) fn compile(
     settings: &Rootcast,
     replica: &Replica,
     last: Option<&LastPublished>,
+    allow_empty: bool,
     progress: &Progress,
 ) -> Result<Compiled, CompileError> {
     let held = replica.held();
@@ -168,8 +175,16 @@ pub(crate) fn compile(
         let failed = |source| CompileError::Tree { bundle: bundle.clone(), source };
         let (root, totals) = tree::update(objects, old, &changes, &mut *batch).map_err(failed)?;
         settings.limits.check(&bundle, totals.files, totals.bytes)?;
+        let trees = Tree::open(objects, old);
         if root != old {
-            compiled.files_changed += changes.len() as u64;
+            // What was read again and had not changed is not counted.
+            let before = trees.map_err(failed)?;
+            let differ = |(path, entry): &(&ConfigPath, &Option<Entry>)| {
+                before.get(path).map(|old| old != **entry).map_err(failed)
+            };
+            for change in &changes {
+                compiled.files_changed += u64::from(differ(&change)?);
+            }
         }
         // A bundle without files is no bundle; only `base` of a repository without layers stays.
         if totals.files > 0 || (bundle == base && settings.layers.is_none()) {
@@ -178,9 +193,19 @@ pub(crate) fn compile(
             compiled.bundles.remove(&bundle);
         }
     }
+    let (had, has) = (files(held.as_deref().map(bundles_of).unwrap_or_default()), files(compiled.bundles.clone()));
+    if had > 0 && has == 0 && !allow_empty {
+        return Err(CompileError::Empty { files: had });
+    }
     add_plan(settings, &mut compiled, objects, &mut *batch)?;
     batch.commit(replica.store().floors())?;
     Ok(compiled)
+}
+
+/// Files of all bundles but the plan.
+fn files(mut bundles: BTreeMap<BundleName, (NodeId, Totals)>) -> u64 {
+    bundles.retain(|name, _| plan_bundle().as_ref() != Ok(name));
+    bundles.values().map(|(_, totals)| totals.files).sum()
 }
 
 fn bundles_of(held: &Held) -> BTreeMap<BundleName, (NodeId, Totals)> {

@@ -100,7 +100,7 @@ pub struct Published {
     pub overtaken: usize,
     /// When the origin's answer came.
     pub acknowledged: Instant,
-    /// False where a plain directory had not changed, so that nothing was published.
+    /// False where the newest release is this very commit and content, so that nothing was published.
     pub is_new: bool,
 }
 
@@ -114,6 +114,7 @@ pub struct Publisher {
     connection: Option<Connection>,
     replica: Option<Arc<Replica>>,
     last: Option<LastPublished>,
+    allow_empty: bool,
 }
 
 fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
@@ -153,8 +154,15 @@ impl Publisher {
             connection: None,
             replica: None,
             last: None,
+            allow_empty: false,
             member,
         })
+    }
+
+    /// Whether a source without any file may be published over one that had
+    /// some, which removes every file on every host. Not unless this says so.
+    pub fn set_allow_empty(&mut self, allow: bool) {
+        self.allow_empty = allow;
     }
 
     /// Compiles a source and publishes it as the channel's next release.
@@ -178,7 +186,15 @@ impl Publisher {
         let replica = self.replica(&settings.channel)?;
         let mut offered: Option<(Arc<Signed>, u64)> = None;
         for overtaken in 0..MAX_PUBLISH_TRIES {
-            self.catch_up(&replica).await?;
+            match self.catch_up(&replica).await {
+                // An origin that was restarted; the next try dials anew.
+                Err(PublishError::Replica(ReplicaError::Transport(error))) if overtaken + 1 < MAX_PUBLISH_TRIES => {
+                    tracing::warn!(%error, "the connection broke while catching up");
+                    self.connection = None;
+                    continue;
+                }
+                caught_up => caught_up?,
+            }
             if let Some((signed, files_changed)) = &offered
                 && Self::is_held(&replica, signed)
             {
@@ -296,12 +312,17 @@ impl Publisher {
         let (source, settings, replica) = (source.clone(), settings.clone(), replica.clone());
         let (key, progress, last) = (self.key.clone(), progress.clone(), self.last.clone());
         let platform = self.member.trust.trust().platform;
+        let allow_empty = self.allow_empty;
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let made = tokio::task::spawn_blocking(move || {
             let source = lock(&source);
-            let compiled = compile::compile(&source, &settings, &replica, last.as_ref(), &*progress)?;
+            let compiled = compile::compile(&source, &settings, &replica, last.as_ref(), allow_empty, &*progress)?;
             let signed = compile::sign(&compiled, &settings, &replica, platform, &key, issued, &*progress)?;
-            let idle = source.commit().is_empty() && signed.edits.is_empty() && signed.number > 1;
+            // The same commit with the same content is published already: by a run that was cut off, say.
+            let same_commit = replica
+                .held()
+                .is_some_and(|held| held.bundles.release().release().commit == source.commit());
+            let idle = same_commit && signed.edits.is_empty();
             Ok::<_, PublishError>((!idle).then(|| (Arc::new(signed), compiled.files_changed)))
         });
         made.await.map_err(|_| PublishError::Stopped)?

@@ -72,6 +72,8 @@ impl From<PublishError> for Failure {
                 CompileError::Source(source) if !source.is_invalid_source() => failure(Exit::Failure),
                 CompileError::Store(_) | CompileError::Replica(_) | CompileError::Write(_) => failure(Exit::Failure),
                 CompileError::Key(_) => failure(Exit::Trust),
+                CompileError::Empty { .. } => failure(Exit::InvalidSource)
+                    .next("name the right directory, or say --allow-empty; nothing was signed"),
                 _ => failure(Exit::InvalidSource).next("correct the source and publish again; nothing was signed"),
             },
             PublishError::Unreachable(inner) => match Self::from_transport(inner).exit {
@@ -87,7 +89,9 @@ impl From<PublishError> for Failure {
                 .next("write it, or name another with --config (README.md, \"A real deployment\")"),
             PublishError::NotOrigin(_) => failure(Exit::Failure).next("correct `origin` in the publisher's configuration"),
             PublishError::Refused(_) => failure(Exit::Failure).next("the origin's `channels` and its log say more"),
-            PublishError::Transport(inner) => Self::from_transport(inner),
+            PublishError::Transport(inner) | PublishError::Replica(ReplicaError::Transport(inner)) => {
+                Self::from_transport(inner)
+            }
             PublishError::Member(_) | PublishError::Key(_) => failure(Exit::Trust),
             PublishError::Config(error) => failure(config_exit(error)),
             _ => failure(Exit::Failure),

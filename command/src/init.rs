@@ -4,12 +4,14 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use rootcast::id::{PlatformId, TrustHash};
 use rootcast::path::ChannelName;
-use rootcast_bundler::Founding;
+use rootcast_bundler::{Founding, ROOT_KEY_FILE};
+use rootcast_bundler::config::DEFAULT_CHANNEL;
 use rootcast_relay::authority::Authority;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
-use rootcast_transport::Role;
+use rootcast_transport::{PeerName, Role};
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,8 +23,9 @@ pub(crate) struct Arguments {
     #[arg(long = "identity", value_name = "ROLE:NAME")]
     identities: Vec<String>,
     /// The channels that the publisher may publish to: this one and those under it
-    #[arg(long, default_value = "main", value_name = "CHANNEL")]
-    grant: String,
+    /// [default: main]
+    #[arg(long, value_name = "CHANNEL")]
+    grant: Option<String>,
 }
 
 /// How long a member's certificate is good. Renewal over the network comes with joining.
@@ -32,8 +35,18 @@ const TRUST_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let directory = &arguments.directory;
-    let grant = ChannelName::new(&arguments.grant).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let grant = arguments.grant.as_deref().unwrap_or(DEFAULT_CHANNEL);
+    let grant =
+        ChannelName::new(grant).map_err(|error| Failure::new(Exit::Usage, format!("--grant {error}")))?;
     let is_new = !directory.join(TRUST_FILE).exists();
+    // All of them before any is made, so that a slip leaves nothing behind.
+    for identity in &arguments.identities {
+        parse(identity)?;
+    }
+    if !is_new && arguments.grant.is_some() {
+        let message = format!("{} already holds a platform; its grants cannot be changed yet", directory.display());
+        return Err(Failure::new(Exit::Usage, message).next("leave --grant out, or make another platform"));
+    }
     if !is_new && arguments.identities.is_empty() {
         let message = format!("{} already holds a platform; nothing was changed", directory.display());
         let next = format!("rootcast init {} --identity agent:NAME   adds a member to it", directory.display());
@@ -54,13 +67,13 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         "platform": directory, "fingerprint": fingerprint.trim(), "created": is_new, "identities": added,
     }));
     if is_new {
-        output.line(format!("platform   {}", directory.display()));
+        output.line(format!("platform    {}   keep it off the hosts: it holds every secret", directory.display()));
         output.line(format!("fingerprint {}", fingerprint.trim()));
-        output.line("keys/      root.key and publisher.key: keep root.key offline");
-        output.line("authority/ the certificate authority");
+        output.line("keys/       root.key, head.key and publisher.key: keep root.key offline");
+        output.line("authority/  the certificate authority: who has ca.key can be anyone");
     }
     for path in &added {
-        output.line(format!("identity   {}   copy this directory to its machine", path.display()));
+        output.line(format!("identity    {}   copy this directory to its machine", path.display()));
     }
     Ok(())
 }
@@ -72,7 +85,13 @@ fn seconds(time: SystemTime) -> u64 {
 /// Makes a platform. The trust document comes last: where it is, all else is.
 pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> Result<TrustHash, Failure> {
     let keys = directory.join("keys");
+    if keys.join(ROOT_KEY_FILE).exists() {
+        let message = format!("{} has keys but no trust document: an earlier init was cut off", directory.display());
+        return Err(Failure::new(Exit::Failure, message).next("remove what it left, or choose another directory"));
+    }
     fs::create_dir_all(&keys).map_err(|error| Failure::io(&keys, &error))?;
+    // Its keys are 0600 each; nobody else needs to know their names either.
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o700)).map_err(|error| Failure::io(&keys, &error))?;
     let mut platform = [0; 16];
     getrandom::fill(&mut platform).map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
     let platform = PlatformId::from_bytes(platform);
@@ -90,11 +109,19 @@ pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> 
     Ok(fingerprint)
 }
 
-/// Adds a member: a directory with all that its machine needs.
-pub(crate) fn add(directory: &Path, identity: &str, now: SystemTime) -> Result<PathBuf, Failure> {
+/// Role and name of `ROLE:NAME`.
+fn parse(identity: &str) -> Result<(Role, &str), Failure> {
     let usage = |reason: String| Failure::new(Exit::Usage, format!("--identity {identity}: {reason}"));
     let (role, name) = identity.split_once(':').ok_or_else(|| usage("want ROLE:NAME, as agent:web-1".into()))?;
     let role: Role = role.parse().map_err(|_| usage("the role is relay, agent or publisher".into()))?;
+    // The platform has no say in what a name may be.
+    PeerName::new(PlatformId::from_bytes([0; 16]), role, name).map_err(|error| usage(error.to_string()))?;
+    Ok((role, name))
+}
+
+/// Adds a member: a directory with all that its machine needs.
+pub(crate) fn add(directory: &Path, identity: &str, now: SystemTime) -> Result<PathBuf, Failure> {
+    let (role, name) = parse(identity)?;
     let authority = Authority::load(&directory.join("authority"))?;
     let home = directory.join("identities").join(format!("{role}-{name}"));
     authority.issue(role, name, MEMBER_VALIDITY, now, &home)?;

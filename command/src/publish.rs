@@ -5,32 +5,38 @@ use crate::output::{Output, bytes};
 use indicatif::ProgressBar;
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{Progress, PublishConfig, Publisher, Stage};
+use rootcast_transport::IDENTITY_FILE;
 use serde_json::json;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The git repository or plain directory to publish
-    #[arg(default_value = ".")]
     source: PathBuf,
     /// The publisher's configuration file
     #[arg(long, default_value = "publish.toml")]
     config: PathBuf,
-    /// The branch, tag or commit to publish
+    /// The branch, tag or commit to publish [default: HEAD]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
+    /// Publish even if no file is left, which removes every file on every host
+    #[arg(long)]
+    allow_empty: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let begun = Instant::now();
     let config = PublishConfig::load(&arguments.config)?;
     let source = Source::open(&arguments.source, arguments.revision.as_deref())?;
+    keeps_secrets(&source, &arguments.source, &config)?;
     let bar = output.progress("reading");
     let progress = shown(bar.clone());
     let published = runtime()?.block_on(async {
         let mut publisher = Publisher::open(&config)?;
+        publisher.set_allow_empty(arguments.allow_empty);
         publisher.publish(&Arc::new(Mutex::new(source)), progress).await
     });
     bar.finish_and_clear();
@@ -51,6 +57,30 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
             "nothing changed since release {} of channel {}; nothing was published",
             published.number, published.channel
         ));
+    }
+    Ok(())
+}
+
+/// Refuses a source that has the publisher's own secrets or state in it: a
+/// wrong directory on the command line must not send a key to every host.
+fn keeps_secrets(source: &Source, directory: &Path, config: &PublishConfig) -> Result<(), Failure> {
+    let root = fs::canonicalize(directory).map_err(|error| Failure::io(directory, &error))?;
+    let refused = |path: &Path, what: &str| {
+        let message = format!("{} is in {}: {what}", path.display(), directory.display());
+        Err(Failure::new(Exit::InvalidSource, message)
+            .next("publish a directory that holds nothing but configuration; nothing was signed"))
+    };
+    for secret in [config.key.clone(), config.identity.join(IDENTITY_FILE)] {
+        // A file that is not there is told of where it is wanted.
+        let Ok(secret) = fs::canonicalize(secret) else { continue };
+        let Some(inside) = secret.strip_prefix(&root).ok().and_then(Path::to_str) else { continue };
+        if source.read_path(inside)?.is_some() {
+            return refused(&secret, "every host would get this secret key");
+        }
+    }
+    let is_directory = source.commit().is_empty();
+    if is_directory && fs::canonicalize(&config.state).is_ok_and(|state| state.starts_with(&root)) {
+        return refused(&config.state, "each publication would change what is published");
     }
     Ok(())
 }

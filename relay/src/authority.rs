@@ -10,8 +10,8 @@ use rcgen::{
 use rootcast::id::{AuthorityHash, PlatformId};
 use rootcast::limits::MAX_DOCUMENT;
 use rootcast_transport::{
-    AUTHORITY_FILE, AuthorityCertificate, IDENTITY_FILE, Identity, NameError, PeerName,
-    RELAY_SERVER_NAME, Role, TransportError, authority_uri,
+    AUTHORITY_FILE, AuthorityCertificate, IDENTITY_FILE, Identity, NameError, PeerName, RELAY_SERVER_NAME,
+    Role, TransportError, authority_uri,
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::ffi::OsString;
@@ -120,11 +120,7 @@ impl std::fmt::Debug for Authority {
 impl Authority {
     /// Makes a platform's authority and writes `ca.key` and `ca.pem` into
     /// `directory`, which is made if it is not there. Never writes over anything.
-    pub fn create(
-        directory: &Path,
-        platform: PlatformId,
-        now: SystemTime,
-    ) -> Result<Self, AuthorityError> {
+    pub fn create(directory: &Path, platform: PlatformId, now: SystemTime) -> Result<Self, AuthorityError> {
         make_directory(directory)?;
         let (key_path, path) = (directory.join(AUTHORITY_KEY_FILE), directory.join(AUTHORITY_FILE));
         refuse_existing(&[&key_path, &path])?;
@@ -144,9 +140,8 @@ impl Authority {
         let (key_path, path) = (directory.join(AUTHORITY_KEY_FILE), directory.join(AUTHORITY_FILE));
         let (pem, _) = read(&path)?;
         let certificate = AuthorityCertificate::from_pem(&pem, &path)?;
-        let platform = certificate
-            .platform()
-            .ok_or_else(|| AuthorityError::NoPlatform { path: path.clone() })?;
+        let platform =
+            certificate.platform().ok_or_else(|| AuthorityError::NoPlatform { path: path.clone() })?;
         let (key_pem, mode) = read(&key_path)?;
         if mode & 0o077 != 0 {
             return Err(AuthorityError::KeyExposed { path: key_path, mode });
@@ -258,25 +253,18 @@ fn leaf_params(name: &PeerName) -> Result<CertificateParams, AuthorityError> {
     Ok(params)
 }
 
-fn validity(
-    now: SystemTime,
-    valid: Duration,
-) -> Result<(OffsetDateTime, OffsetDateTime), AuthorityError> {
+fn validity(now: SystemTime, valid: Duration) -> Result<(OffsetDateTime, OffsetDateTime), AuthorityError> {
     let at = |time: Option<SystemTime>| {
         let since = time?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         OffsetDateTime::from_unix_timestamp(i64::try_from(since.as_secs()).ok()?).ok()
     };
-    let (Some(from), Some(to)) = (at(now.checked_sub(CLOCK_SKEW)), at(now.checked_add(valid)))
-    else {
+    let (Some(from), Some(to)) = (at(now.checked_sub(CLOCK_SKEW)), at(now.checked_add(valid))) else {
         return Err(AuthorityError::Clock);
     };
     Ok((from, to))
 }
 
-fn failed<'a>(
-    doing: &'static str,
-    path: &'a Path,
-) -> impl Fn(io::Error) -> AuthorityError + use<'a> {
+fn failed<'a>(doing: &'static str, path: &'a Path) -> impl Fn(io::Error) -> AuthorityError + use<'a> {
     move |source| AuthorityError::File { doing, path: path.into(), source }
 }
 
@@ -390,8 +378,7 @@ mod tests {
         for (at, role) in [Role::Relay, Role::Agent, Role::Publisher].into_iter().enumerate() {
             for (by, authority) in [&created, &loaded].into_iter().enumerate() {
                 let out = directory.path().join(format!("deep/{at}{by}"));
-                let issued =
-                    authority.issue(role, "web-1", MONTH, SystemTime::now(), &out).unwrap();
+                let issued = authority.issue(role, "web-1", MONTH, SystemTime::now(), &out).unwrap();
                 let identity = Identity::load(&out).unwrap();
                 assert_eq!(identity.name(), issued.name());
                 assert_eq!(*identity.name(), PeerName::new(PLATFORM, role, "web-1").unwrap());
@@ -455,9 +442,8 @@ mod tests {
     fn what_is_issued_ends_before_the_authority_does() {
         let (directory, authority) = created();
         let now = SystemTime::now();
-        let issue = |valid, now| {
-            authority.issue(Role::Agent, "web-1", valid, now, &directory.path().join("out"))
-        };
+        let issue =
+            |valid, now| authority.issue(Role::Agent, "web-1", valid, now, &directory.path().join("out"));
         for valid in [Duration::ZERO, AUTHORITY_VALIDITY + MONTH, Duration::MAX] {
             assert!(matches!(issue(valid, now), Err(AuthorityError::Validity { .. })), "{valid:?}");
         }

@@ -135,7 +135,11 @@ async fn subscription(
 }
 
 /// Sends one update after the other; what is newest when a child is ready is what it gets.
-async fn push(replica: &Arc<Replica>, connection: &Connection, subscribe: Subscribe) -> Result<(), ReplicaError> {
+async fn push(
+    replica: &Arc<Replica>,
+    connection: &Connection,
+    subscribe: Subscribe,
+) -> Result<(), ReplicaError> {
     let Subscribe { interest, mut standing, subscription, .. } = subscribe;
     let (mut held, mut fresh) = (replica.watch_held(), replica.watch_fresh());
     loop {
@@ -151,7 +155,9 @@ async fn push(replica: &Arc<Replica>, connection: &Connection, subscribe: Subscr
                 continue;
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(peer = %connection.peer(), %error, "no update could be made; trying again after the next change"),
+            Err(error) => {
+                tracing::warn!(peer = %connection.peer(), %error, "no update could be made; trying again after the next change")
+            }
         }
         tokio::select! {
             changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,

@@ -114,7 +114,12 @@ pub async fn run(
 }
 
 /// What it takes to follow the parents in one channel. A relay carries all its bundles.
-fn follow_of(shared: &Arc<Shared>, replica: &Arc<Replica>, endpoint: &Endpoint, config: &RelayConfig) -> Follow {
+fn follow_of(
+    shared: &Arc<Shared>,
+    replica: &Arc<Replica>,
+    endpoint: &Endpoint,
+    config: &RelayConfig,
+) -> Follow {
     let (channel, events) = (replica.channel().clone(), shared.events.clone());
     Follow {
         endpoint: endpoint.clone(),

@@ -2,6 +2,7 @@
 
 use crate::{RelayConfig, RelayError, RelayEvent, run};
 use rootcast_replica::signalled;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ pub fn start(config: &Path, json: bool) -> Result<(), RelayError> {
         .map_err(|source| RelayError::Runtime { source })?;
     let events = Arc::new(move |event: RelayEvent| {
         if json {
-            println!("{}", line(&event));
+            // A reader that went away is no reason to stop.
+            let _ = writeln!(std::io::stdout(), "{}", line(&event));
         }
     });
     runtime.block_on(run(config, events, signalled()))

@@ -171,8 +171,14 @@ mod tests {
             row("deep", "relay", "r", "a"),
         ];
         origin.report(key("r", "relay", "a"), 1, "o", rows);
-        let expected =
-            [("a", "o", ""), ("a", "r", "o"), ("a", "x", "r"), ("a", "y", "r"), ("a", "z", "deep"), ("a", "deep", "r")];
+        let expected = [
+            ("a", "o", ""),
+            ("a", "r", "o"),
+            ("a", "x", "r"),
+            ("a", "y", "r"),
+            ("a", "z", "deep"),
+            ("a", "deep", "r"),
+        ];
         assert_eq!(known(&origin), expect(&expected));
     }
 }

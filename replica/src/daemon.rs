@@ -49,11 +49,14 @@ pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<(T, &Path), Confi
     Ok((config, path.parent().unwrap_or(Path::new("."))))
 }
 
-/// Waits for SIGTERM or SIGINT. Where signals cannot be heard, for ever.
+/// Waits for SIGTERM, SIGINT, or SIGHUP as of a closed terminal. Where signals
+/// cannot be heard, for ever.
 pub async fn signalled() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let (terminate, hang_up) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut hang_up)) = (terminate, hang_up) else { return std::future::pending().await };
     tokio::select! {
         _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
 }
@@ -66,7 +69,9 @@ impl FollowEvent {
             Self::Connected { parent, address } => {
                 json!({ "event": "connected", "parent": parent, "address": address })
             }
-            Self::Lost { address, reason } => json!({ "event": "lost", "address": address, "reason": reason }),
+            Self::Lost { address, reason } => {
+                json!({ "event": "lost", "address": address, "reason": reason })
+            }
             Self::Failed { reason } => json!({ "event": "refused", "reason": reason }),
         }
     }

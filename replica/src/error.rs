@@ -82,7 +82,13 @@ impl ReplicaError {
     pub(crate) fn is_offer(&self) -> bool {
         matches!(
             self,
-            Self::Verify(_) | Self::Edit { .. } | Self::NeedObject(_) | Self::Incomplete(_) | Self::Unfit | Self::NotAsked(_)
+            Self::Verify(_)
+                | Self::Edit { .. }
+                | Self::NeedObject(_)
+                | Self::Unrepaired(_)
+                | Self::Incomplete(_)
+                | Self::Unfit
+                | Self::NotAsked(_)
         )
     }
 }

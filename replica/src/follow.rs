@@ -5,7 +5,9 @@ use crate::repair::blocking;
 use crate::session::{pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use rootcast::limits::{MAX_FRAME, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX};
-use rootcast::protocol::{HostStatus, Interest, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome};
+use rootcast::protocol::{
+    HostStatus, Interest, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
+};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +120,11 @@ struct Control {
     number: u64,
 }
 
-async fn subscribe(follow: &mut Follow, connection: &Connection, number: u64) -> Result<Control, ReplicaError> {
+async fn subscribe(
+    follow: &mut Follow,
+    connection: &Connection,
+    number: u64,
+) -> Result<Control, ReplicaError> {
     let interest = follow.interest.borrow_and_update().clone();
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
@@ -166,8 +172,10 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                 control.sender.send_message(&report).await?;
             }
             _ = replica.repair.notified() => {
-                if replica.repair(connection).await? > 0 {
-                    replica.held.send_modify(|_| {});
+                // What this parent cannot mend, the next one is asked to.
+                if let Err(error) = heal(follow, connection).await {
+                    replica.request_repair();
+                    return Err(error);
                 }
             }
             end = control.receiver.receive_frame(MAX_FRAME) => {
@@ -177,6 +185,28 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
             }
         }
     }
+}
+
+/// Fetches what the held release lacks; where the parent has not all of that,
+/// takes in whole what it does have.
+async fn heal(follow: &Follow, connection: &Connection) -> Result<(), ReplicaError> {
+    let replica = &follow.replica;
+    match replica.repair(connection).await {
+        Ok(0) => {}
+        Ok(_) => replica.held.send_modify(|_| {}),
+        Err(ReplicaError::Unrepaired(left)) => {
+            let interest = follow.interest.borrow().clone();
+            let standing = Standing { whole: Vec::new(), ..replica.standing(&interest) };
+            let channel = replica.channel().clone();
+            let request = UpdateRequest { channel, interest: interest.clone(), standing };
+            let snapshot = pull(connection, request).await?;
+            let (update, bytes) = snapshot.ok_or(ReplicaError::Unrepaired(left))?;
+            attempt(replica, connection, &interest, update, bytes, follow).await?;
+            replica.repair(connection).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Takes in an update; where it does not fit, asks for one that does, and in

@@ -102,7 +102,8 @@ impl Replica {
             // Only what the log's edits alone can bring: what a child has not
             // whole needs trees that may not be on disk yet.
             let whole = |name: &BundleName| standing.whole.contains(name);
-            let known = |name: &BundleName| fresh.before.as_ref().is_some_and(|b| b.bundles.leaf(name).is_some());
+            let known =
+                |name: &BundleName| fresh.before.as_ref().is_some_and(|b| b.bundles.leaf(name).is_some());
             let covered = fresh.held.bundles.leaves().values().filter(|leaf| interest.covers(&leaf.name));
             if follows && covered.into_iter().all(|leaf| whole(&leaf.name) || !known(&leaf.name)) {
                 let (held, before) = (fresh.held.clone(), fresh.before.clone());
@@ -162,7 +163,8 @@ impl Replica {
             if keep_others && edit.is_none() && old.is_some() && at_before(index) == Some(leaf) {
                 continue;
             }
-            let head = edit.as_ref().map(|(base, bytes)| EditHead { base: *base, length: bytes.len() as u64 });
+            let head =
+                edit.as_ref().map(|(base, bytes)| EditHead { base: *base, length: bytes.len() as u64 });
             listed.push(ListedBundle { index: *index, leaf: (*leaf).clone(), edit: head });
             edits.extend(edit.map(|(_, bytes)| bytes));
         }
@@ -235,7 +237,9 @@ impl Replica {
                     Some(id) => Err(ReplicaError::NeedObject(id)),
                     None => match error {
                         edit::EditError::Tree(error) => Err(error.into()),
-                        _ => Err(ReplicaError::Publication("an edit between two releases is over the limits")),
+                        _ => {
+                            Err(ReplicaError::Publication("an edit between two releases is over the limits"))
+                        }
                     },
                 },
                 Err(_) => Err(ReplicaError::Stopped),

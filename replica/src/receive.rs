@@ -39,7 +39,12 @@ impl Replica {
     ///
     /// # Errors
     /// The replica stays at what it held; see [`ReplicaError`].
-    pub fn receive(&self, update: &Update, interest: &Interest, rule: Rule) -> Result<Received, ReplicaError> {
+    pub fn receive(
+        &self,
+        update: &Update,
+        interest: &Interest,
+        rule: Rule,
+    ) -> Result<Received, ReplicaError> {
         let release = self.trust.release(&self.channel, &update.head.release)?;
         let floors = self.store.floors();
         let held = self.held();
@@ -153,8 +158,8 @@ impl Replica {
         let source: &dyn ObjectSource = &*self.store;
         let mut batch = self.store.begin()?;
         for (name, admitted) in admitted {
-            let is_here = rule == Rule::Own
-                && bundles.root(name).is_some_and(|root| self.store.contains(&root.into()));
+            let is_here =
+                rule == Rule::Own && bundles.root(name).is_some_and(|root| self.store.contains(&root.into()));
             if is_here {
                 continue;
             }
@@ -183,7 +188,8 @@ impl Replica {
         verdict: Verdict,
         before: Option<Arc<Held>>,
     ) {
-        let logged = update.listed().all(|(_, edit)| !matches!(edit, Some((EditBase::Held | EditBase::Empty, _))));
+        let logged =
+            update.listed().all(|(_, edit)| !matches!(edit, Some((EditBase::Held | EditBase::Empty, _))));
         if verdict != Verdict::Next || !bundles.is_complete() || !logged {
             return;
         }

@@ -140,9 +140,8 @@ impl Replica {
             let Some(held) = self.release(*number).ok().flatten() else { continue };
             for leaf in held.bundles.leaves().values() {
                 edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
-                let walked = Tree::open(source, leaf.root).and_then(|tree| {
-                    tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id)))
-                });
+                let walked = Tree::open(source, leaf.root)
+                    .and_then(|tree| tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id))));
                 if let (true, Err(error)) = (is_newest, walked) {
                     self.request_repair();
                     return Err(error.into());

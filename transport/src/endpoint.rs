@@ -84,7 +84,7 @@ impl Endpoint {
     ) -> Result<Self, TransportError> {
         let server = tuning::server_config(identity)?;
         let quic =
-            socket::listening(server, address).map_err(|source| TransportError::Bind { address, source })?;
+            socket::listening(identity, server, address).map_err(|source| TransportError::Bind { address, source })?;
         Self::over(quic, identity, caps)
     }
 

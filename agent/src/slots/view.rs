@@ -72,7 +72,8 @@ impl Checks {
         while self.prefixes.last().is_some_and(|above| !path.as_str().starts_with(above.as_str())) {
             self.prefixes.pop();
         }
-        if let Some(above) = self.prefixes.iter().find(|above| above.is_above(path)) {
+        // A longer prefix would lie beneath such a path itself, and have been refused.
+        if let Some(above) = self.prefixes.last().filter(|above| above.is_above(path)) {
             return Err(SlotError::Conflict { above: above.clone(), below: path.clone() });
         }
         entry.check_at(path).map_err(SlotError::Link)?;

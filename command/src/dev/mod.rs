@@ -15,7 +15,7 @@ use rootcast::id::NodeId;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::{Changes, Source};
 use rootcast_bundler::{PublishError, Published, Publisher};
-use rootcast_replica::ReplicaError;
+use rootcast_replica::{ReplicaError, signalled};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use table::Table;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 #[derive(clap::Args)]
@@ -104,15 +103,6 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     runtime()?.block_on(session(arguments, output, source, &directory))
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn interrupted() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-}
-
 /// The sample repository of the project, beside the manifest or below the working directory.
 fn sample() -> Result<PathBuf, Failure> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/sample");
@@ -150,19 +140,34 @@ async fn session(
     };
     let outcome = tokio::select! {
         outcome = dev.work(&platform, arguments) => outcome,
-        () = interrupted() => Ok(()),
+        () = signalled() => Ok(()),
     };
     // Also after an interrupt: a directory in which processes still write cannot be removed.
-    for process in dev.processes.values_mut() {
-        process.stop().await;
-    }
+    dev.stop_all().await;
     outcome
 }
 
 impl Dev<'_> {
+    /// Stops everything from the leaves up: what has lost its parent waits for it in vain.
+    async fn stop_all(&mut self) {
+        let (mut relays, mut agents): (Vec<_>, Vec<_>) =
+            self.processes.values_mut().partition(|process| process.role == "relay");
+        agents.iter().for_each(|agent| agent.ask_to_stop());
+        for agent in &mut agents {
+            agent.stop().await;
+        }
+        // A relay's parent has a lower number, and the origin none.
+        relays.sort_by_key(|relay| std::cmp::Reverse((relay.name != "origin", relay.name.len(), relay.name.clone())));
+        for relay in &mut relays {
+            relay.stop().await;
+        }
+    }
+
     async fn work(&mut self, platform: &Platform, arguments: &Arguments) -> Result<(), Failure> {
         let origin = self.start_all(platform, arguments.relays as usize, arguments.agents as usize).await?;
         let mut publisher = Publisher::open(&platform.publisher(origin)?)?;
+        // A history that empties its tree at some commit is replayed as it is.
+        publisher.set_allow_empty(true);
         self.publish_all(&mut publisher, arguments).await
     }
 
@@ -280,7 +285,7 @@ impl Dev<'_> {
                 Err(error) => return Err(error.into()),
             }
         };
-        if !published.is_new {
+        if !published.is_new && self.releases > 0 {
             return Ok(());
         }
         let commit = self.source().commit().to_vec();
@@ -357,11 +362,11 @@ impl Dev<'_> {
 
     fn too_late(&self, number: u64) -> Failure {
         let late: Vec<String> = self.members.iter()
-            .filter(|(_, member)| member.release < number)
+            .filter(|(_, member)| member.labels.is_some() && member.release < number)
             .map(|(name, member)| format!("{name} is at {}", member.release))
             .collect();
         let message = format!("release {number} did not reach every host in {} s: {}", self.timeout.as_secs(), late.join(", "));
-        let log = self.members.iter().find(|(_, member)| member.release < number);
+        let log = self.members.iter().find(|(_, member)| member.labels.is_some() && member.release < number);
         let log = log.and_then(|(name, _)| self.processes.get(name)).map(Process::log);
         let failure = Failure::new(Exit::TimeOut, message);
         match log {

@@ -109,11 +109,16 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and waits; kills it if it does not.
-    pub(super) async fn stop(&mut self) {
+    /// Asks it to end.
+    pub(super) fn ask_to_stop(&self) {
         self.signal(Signal::TERM);
         // One that is paused hears nothing until it goes on.
         self.signal(Signal::CONT);
+    }
+
+    /// Asks it to end, and waits; kills it if it does not.
+    pub(super) async fn stop(&mut self) {
+        self.ask_to_stop();
         if let Some(mut child) = self.child.take()
             && tokio::time::timeout(END_WAIT, child.wait()).await.is_err()
         {

@@ -195,6 +195,8 @@ fn a_current_that_is_not_ours_is_left_alone() {
 #[test]
 fn a_current_that_was_put_there_meanwhile_is_left_alone() {
     let (host, mut slots) = running();
+    host.run(&mut slots, &Files::new());
+    assert_eq!(slots.active().unwrap(), Some(SlotName::A));
     let staged = slots.stage_full(&Files::new(), &host.objects).unwrap();
     fs::remove_file(host.at("current")).unwrap();
     fs::create_dir(host.at("current")).unwrap();
@@ -204,7 +206,7 @@ fn a_current_that_was_put_there_meanwhile_is_left_alone() {
     fs::remove_dir(host.at("current")).unwrap();
     assert_eq!(slots.active().unwrap(), None);
     let staged = slots.stage_full(&Files::new(), &host.objects).unwrap();
-    assert_eq!(staged.slot(), SlotName::A);
+    assert_eq!(staged.slot(), SlotName::B);
     assert_eq!(slots.activate(staged).unwrap().previous, None);
 }
 
