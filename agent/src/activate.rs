@@ -118,7 +118,11 @@ impl Activation {
             self.adopt(&roots, objects)?;
         }
         if self.active.as_ref() == Some(&roots) {
-            return Ok(Live { files: self.files(&roots, objects)?, report: Report::default(), flipped: false });
+            return Ok(Live {
+                files: self.files(&roots, objects)?,
+                report: Report::default(),
+                flipped: false,
+            });
         }
         let report = self.stage(&roots, objects)?;
         Ok(Live { files: self.files(&roots, objects)?, report, flipped: true })
@@ -135,7 +139,10 @@ impl Activation {
         if checked.is_whole() {
             self.active = Some(roots.to_vec());
         } else {
-            tracing::info!(differences = checked.differences.len(), "what is live is not this release; staging it");
+            tracing::info!(
+                differences = checked.differences.len(),
+                "what is live is not this release; staging it"
+            );
         }
         Ok(())
     }
@@ -193,4 +200,3 @@ impl Activation {
         }
     }
 }
-

@@ -70,7 +70,9 @@ impl AgentError {
     /// Whether fetching objects again would help.
     pub(crate) fn needs_repair(&self) -> bool {
         match self {
-            Self::Slots(SlotError::Object(error)) | Self::View(TreeError::Read(error)) => error.refetch().is_some(),
+            Self::Slots(SlotError::Object(error)) | Self::View(TreeError::Read(error)) => {
+                error.refetch().is_some()
+            }
             Self::Slots(SlotError::ChunkList { .. }) => true,
             _ => false,
         }

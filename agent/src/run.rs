@@ -120,7 +120,11 @@ impl Agent {
                 let _ = self.blocking(|activation| activation.prepare_standby()).await;
             }
             let retry = async {
-                if settled { std::future::pending().await } else { tokio::time::sleep(ACTIVATION_RETRY).await }
+                if settled {
+                    std::future::pending().await
+                } else {
+                    tokio::time::sleep(ACTIVATION_RETRY).await
+                }
             };
             tokio::select! {
                 changed = held.changed() => if changed.is_err() { return },

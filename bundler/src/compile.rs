@@ -62,7 +62,9 @@ pub enum CompileError {
         source: EditError,
     },
     /// Nothing at all, where there was something.
-    #[error("the source has no files to deliver, and publishing it would remove all {files} files on every host")]
+    #[error(
+        "the source has no files to deliver, and publishing it would remove all {files} files on every host"
+    )]
     Empty {
         /// Files of the release before.
         files: u64,
@@ -193,7 +195,8 @@ pub(crate) fn compile(
             compiled.bundles.remove(&bundle);
         }
     }
-    let (had, has) = (files(held.as_deref().map(bundles_of).unwrap_or_default()), files(compiled.bundles.clone()));
+    let (had, has) =
+        (files(held.as_deref().map(bundles_of).unwrap_or_default()), files(compiled.bundles.clone()));
     if had > 0 && has == 0 && !allow_empty {
         return Err(CompileError::Empty { files: had });
     }

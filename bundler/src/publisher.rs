@@ -188,7 +188,9 @@ impl Publisher {
         for overtaken in 0..MAX_PUBLISH_TRIES {
             match self.catch_up(&replica).await {
                 // An origin that was restarted; the next try dials anew.
-                Err(PublishError::Replica(ReplicaError::Transport(error))) if overtaken + 1 < MAX_PUBLISH_TRIES => {
+                Err(PublishError::Replica(ReplicaError::Transport(error)))
+                    if overtaken + 1 < MAX_PUBLISH_TRIES =>
+                {
                     tracing::warn!(%error, "the connection broke while catching up");
                     self.connection = None;
                     continue;
@@ -202,8 +204,7 @@ impl Publisher {
             }
             let Some((signed, files_changed)) = self.make(source, &settings, &replica, &progress).await?
             else {
-                let number = replica.floors().number();
-                return Ok(Self::unchanged(&settings, number));
+                return Ok(Self::unchanged(&settings, &replica));
             };
             match self.offer(&signed).await {
                 Ok(PublishAnswer::Accepted(_)) => {
@@ -316,12 +317,12 @@ impl Publisher {
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let made = tokio::task::spawn_blocking(move || {
             let source = lock(&source);
-            let compiled = compile::compile(&source, &settings, &replica, last.as_ref(), allow_empty, &*progress)?;
+            let compiled =
+                compile::compile(&source, &settings, &replica, last.as_ref(), allow_empty, &*progress)?;
             let signed = compile::sign(&compiled, &settings, &replica, platform, &key, issued, &*progress)?;
             // The same commit with the same content is published already: by a run that was cut off, say.
-            let same_commit = replica
-                .held()
-                .is_some_and(|held| held.bundles.release().release().commit == source.commit());
+            let same_commit =
+                replica.held().is_some_and(|held| held.bundles.release().release().commit == source.commit());
             let idle = same_commit && signed.edits.is_empty();
             Ok::<_, PublishError>((!idle).then(|| (Arc::new(signed), compiled.files_changed)))
         });
@@ -371,11 +372,12 @@ impl Publisher {
         }
     }
 
-    fn unchanged(settings: &Rootcast, number: u64) -> Published {
+    fn unchanged(settings: &Rootcast, replica: &Replica) -> Published {
+        let held = replica.held();
         Published {
             channel: settings.channel.clone(),
-            number,
-            commit: String::new(),
+            number: held.as_ref().map_or(0, |held| held.accepted().number),
+            commit: held.map(|held| held.bundles.release().release().commit_hex()).unwrap_or_default(),
             files_changed: 0,
             edit_bytes: 0,
             bundles: 0,

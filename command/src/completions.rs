@@ -11,6 +11,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    clap_complete::generate(arguments.shell, &mut crate::Arguments::command(), "rootcast", &mut std::io::stdout());
+    clap_complete::generate(
+        arguments.shell,
+        &mut crate::Arguments::command(),
+        "rootcast",
+        &mut std::io::stdout(),
+    );
     Ok(())
 }

@@ -103,11 +103,14 @@ impl Failure {
     pub(crate) fn from_transport(error: &TransportError) -> Self {
         let exit = match error {
             TransportError::Peer {
-                fault: PeerFault::HandshakeTimeout { .. } | PeerFault::Stalled { .. } | PeerFault::NoStreams { .. },
+                fault:
+                    PeerFault::HandshakeTimeout { .. } | PeerFault::Stalled { .. } | PeerFault::NoStreams { .. },
                 ..
             } => Exit::Unreachable,
             TransportError::Closed { reason: CloseReason::RefusedUs { .. }, .. } => Exit::Trust,
-            TransportError::Closed { reason: CloseReason::ByPeer { code, .. }, .. } if *code == Code::REFUSED => {
+            TransportError::Closed { reason: CloseReason::ByPeer { code, .. }, .. }
+                if *code == Code::REFUSED =>
+            {
                 Exit::Trust
             }
             TransportError::Peer { .. }
@@ -176,7 +179,9 @@ impl From<AgentError> for Failure {
         let failure = Self::new(exit, error.to_string());
         match &error {
             AgentError::Config(ConfigError::Read { .. }) => failure.next(WRITE_CONFIG),
-            AgentError::Name(_) => failure.next("correct `channel` or the labels in the agent's configuration"),
+            AgentError::Name(_) => {
+                failure.next("correct `channel` or the labels in the agent's configuration")
+            }
             _ => failure,
         }
     }

@@ -4,8 +4,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use rootcast::id::{PlatformId, TrustHash};
 use rootcast::path::ChannelName;
-use rootcast_bundler::{Founding, ROOT_KEY_FILE};
 use rootcast_bundler::config::DEFAULT_CHANNEL;
+use rootcast_bundler::{Founding, ROOT_KEY_FILE};
 use rootcast_relay::authority::Authority;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
 use rootcast_transport::{PeerName, Role};
@@ -44,12 +44,14 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         parse(identity)?;
     }
     if !is_new && arguments.grant.is_some() {
-        let message = format!("{} already holds a platform; its grants cannot be changed yet", directory.display());
+        let message =
+            format!("{} already holds a platform; its grants cannot be changed yet", directory.display());
         return Err(Failure::new(Exit::Usage, message).next("leave --grant out, or make another platform"));
     }
     if !is_new && arguments.identities.is_empty() {
         let message = format!("{} already holds a platform; nothing was changed", directory.display());
-        let next = format!("rootcast init {} --identity agent:NAME   adds a member to it", directory.display());
+        let next =
+            format!("rootcast init {} --identity agent:NAME   adds a member to it", directory.display());
         return Err(Failure::new(Exit::Failure, message).next(next));
     }
     let now = SystemTime::now();
@@ -67,7 +69,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         "platform": directory, "fingerprint": fingerprint.trim(), "created": is_new, "identities": added,
     }));
     if is_new {
-        output.line(format!("platform    {}   keep it off the hosts: it holds every secret", directory.display()));
+        output.line(format!(
+            "platform    {}   keep it off the hosts: it holds every secret",
+            directory.display()
+        ));
         output.line(format!("fingerprint {}", fingerprint.trim()));
         output.line("keys/       root.key, head.key and publisher.key: keep root.key offline");
         output.line("authority/  the certificate authority: who has ca.key can be anyone");
@@ -86,12 +91,16 @@ fn seconds(time: SystemTime) -> u64 {
 pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> Result<TrustHash, Failure> {
     let keys = directory.join("keys");
     if keys.join(ROOT_KEY_FILE).exists() {
-        let message = format!("{} has keys but no trust document: an earlier init was cut off", directory.display());
-        return Err(Failure::new(Exit::Failure, message).next("remove what it left, or choose another directory"));
+        let message =
+            format!("{} has keys but no trust document: an earlier init was cut off", directory.display());
+        return Err(
+            Failure::new(Exit::Failure, message).next("remove what it left, or choose another directory")
+        );
     }
     fs::create_dir_all(&keys).map_err(|error| Failure::io(&keys, &error))?;
     // Its keys are 0600 each; nobody else needs to know their names either.
-    fs::set_permissions(&keys, fs::Permissions::from_mode(0o700)).map_err(|error| Failure::io(&keys, &error))?;
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o700))
+        .map_err(|error| Failure::io(&keys, &error))?;
     let mut platform = [0; 16];
     getrandom::fill(&mut platform).map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
     let platform = PlatformId::from_bytes(platform);
@@ -112,7 +121,8 @@ pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> 
 /// Role and name of `ROLE:NAME`.
 fn parse(identity: &str) -> Result<(Role, &str), Failure> {
     let usage = |reason: String| Failure::new(Exit::Usage, format!("--identity {identity}: {reason}"));
-    let (role, name) = identity.split_once(':').ok_or_else(|| usage("want ROLE:NAME, as agent:web-1".into()))?;
+    let (role, name) =
+        identity.split_once(':').ok_or_else(|| usage("want ROLE:NAME, as agent:web-1".into()))?;
     let role: Role = role.parse().map_err(|_| usage("the role is relay, agent or publisher".into()))?;
     // The platform has no say in what a name may be.
     PeerName::new(PlatformId::from_bytes([0; 16]), role, name).map_err(|error| usage(error.to_string()))?;

@@ -98,7 +98,8 @@ fn signatures_outcome(signatures: &Signatures, what: &str) -> Result<(), Failure
 
 /// A time in seconds since 1970, for people.
 fn utc(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    let time =
+        i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     match time {
         Some(time) => {
             format!("{} {:02}:{:02}:{:02} UTC", time.date(), time.hour(), time.minute(), time.second())

@@ -21,7 +21,12 @@ use std::process::ExitCode;
 
 /// Configuration delivery to very many hosts: signed, small, atomic.
 #[derive(Parser)]
-#[command(name = "rootcast", version, about = "Configuration delivery to very many hosts: signed, small, atomic", max_term_width = 100)]
+#[command(
+    name = "rootcast",
+    version,
+    about = "Configuration delivery to very many hosts: signed, small, atomic",
+    max_term_width = 100
+)]
 struct Arguments {
     /// Print JSON on standard output (one object; one line per event where it streams)
     #[arg(long, global = true)]

@@ -50,7 +50,11 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     if published.is_new {
         output.line(format!(
             "release {} of channel {}: {} files changed, edits of {}, {} ms",
-            published.number, published.channel, published.files_changed, bytes(published.edit_bytes), ms
+            published.number,
+            published.channel,
+            published.files_changed,
+            bytes(published.edit_bytes),
+            ms
         ));
     } else {
         output.line(format!(

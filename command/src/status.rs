@@ -31,14 +31,16 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let configured = arguments.config.as_deref().map(Configured::load).transpose()?;
     let identity = arguments.identity.as_ref().or(configured.as_ref().map(|found| &found.identity));
-    let identity = identity.ok_or_else(|| Failure::new(Exit::Usage, "no identity; give --identity or --config"))?;
+    let identity =
+        identity.ok_or_else(|| Failure::new(Exit::Usage, "no identity; give --identity or --config"))?;
     let relays = match (&arguments.relay, &configured) {
         (Some(relay), _) => vec![relay.clone()],
         (None, Some(configured)) => configured.relays.clone(),
         (None, None) => Vec::new(),
     };
     if relays.is_empty() {
-        let message = "the configuration does not tell which address to ask (its port is chosen at the start)";
+        let message =
+            "the configuration does not tell which address to ask (its port is chosen at the start)";
         return Err(Failure::new(Exit::Usage, message).next("give --relay HOST:PORT"));
     }
     let member = Member::load(identity)?;
@@ -78,7 +80,10 @@ async fn ask(member: &Member, relays: &[String]) -> Result<Asked, Failure> {
                 return Ok(Asked { relay, address: address.clone(), rows });
             }
             Ok((relay, None)) => {
-                failure = Failure::new(Exit::Unreachable, format!("relay {relay} at {address} ended without an answer"));
+                failure = Failure::new(
+                    Exit::Unreachable,
+                    format!("relay {relay} at {address} ended without an answer"),
+                );
             }
             Err(error) => failure = explain(address, &error),
         }
@@ -207,8 +212,11 @@ fn details(row: &HostStatus, newest: u64, colours: bool) -> String {
     };
     let role = plain(&row.role);
     let release = if row.release == 0 { "none".into() } else { row.release.to_string() };
-    let mut text =
-        format!("{role:5}  release {release:<5}  {state}  {} files, {} received", row.files, bytes(row.received));
+    let mut text = format!(
+        "{role:5}  release {release:<5}  {state}  {} files, {} received",
+        row.files,
+        bytes(row.received)
+    );
     if row.healed > 0 {
         text.push_str(&format!(", {} healed", row.healed));
     }
@@ -237,6 +245,9 @@ mod tests {
         assert_eq!(exit(TransportError::Closed { peer: peer(), reason }), Exit::Trust);
         let closed = |code| CloseReason::ByPeer { code, reason: String::new() };
         assert_eq!(exit(TransportError::Closed { peer: peer(), reason: closed(Code::REFUSED) }), Exit::Trust);
-        assert_eq!(exit(TransportError::Closed { peer: peer(), reason: closed(Code::BUSY) }), Exit::Unreachable);
+        assert_eq!(
+            exit(TransportError::Closed { peer: peer(), reason: closed(Code::BUSY) }),
+            Exit::Unreachable
+        );
     }
 }

@@ -83,7 +83,11 @@ fn show(checked: &[Checked], live: Option<&Compared>, seconds: f64, output: &Out
         let stats = channel.stats;
         output.line(format!(
             "channel {}: {} releases, {} objects, {} edits, {}: {}",
-            channel.name, channel.releases, stats.objects, stats.edits, bytes(stats.bytes_on_disk),
+            channel.name,
+            channel.releases,
+            stats.objects,
+            stats.edits,
+            bytes(stats.bytes_on_disk),
             verdict(channel.damage.len() as u64, "damaged")
         ));
         channel.damage.iter().for_each(|damage| output.line(format!("  {damage}")));
@@ -91,7 +95,11 @@ fn show(checked: &[Checked], live: Option<&Compared>, seconds: f64, output: &Out
     if let Some(live) = live {
         output.line(format!(
             "{}: {} files, {}, against release {}: {}",
-            live.path.display(), live.files, bytes(live.bytes), live.release, verdict(live.found, "different")
+            live.path.display(),
+            live.files,
+            bytes(live.bytes),
+            live.release,
+            verdict(live.found, "different")
         ));
         live.differences.iter().for_each(|difference| output.line(format!("  {difference}")));
     }

@@ -54,7 +54,8 @@ fn a_state_directory_level_by_level_while_its_daemon_runs() {
     let file = rootcast(&["inspect", &state, "--file", "base:new.bin"]);
     assert_eq!(file.stdout, [0, 159, 146, 150]);
     assert_eq!(run(0, &["inspect", &state, "--file", "base:motd"]), "a new message\n");
-    let sample = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/sample/base/motd")).unwrap();
+    let sample =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/sample/base/motd")).unwrap();
     assert_eq!(run(0, &["inspect", &state, "--release", "1", "--file", "base:motd"]), sample);
     assert_eq!(json(0, &["inspect", &state, "--file", "base:new.bin"])[0]["hex"], "009f9296");
 
@@ -131,8 +132,16 @@ fn golden_documents_and_edits() {
     }
     let edit = &json(0, &["inspect", &format!("{VECTORS}/edits/empty-wide.edit")])[0];
     assert_eq!((&edit["kind"], &edit["deleted"]), (&"edit".into(), &0.into()));
-    let wide = index["edits"].as_array().unwrap().iter().find(|edit| edit["file"] == "edits/empty-wide.edit").unwrap();
-    assert_eq!(edit["added"].as_u64().unwrap() + edit["copied"].as_u64().unwrap(), wide["files"].as_u64().unwrap());
+    let wide = index["edits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|edit| edit["file"] == "edits/empty-wide.edit")
+        .unwrap();
+    assert_eq!(
+        edit["added"].as_u64().unwrap() + edit["copied"].as_u64().unwrap(),
+        wide["files"].as_u64().unwrap()
+    );
 
     // Its signatures are good; what is wrong with it is only the channel it is offered for.
     let sound = "refuse/release-other-channel";

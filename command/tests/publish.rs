@@ -88,6 +88,10 @@ fn every_kind_of_commit_arrives_at_a_hand_made_deployment() {
 
     repository.git(&["rm", "-q", "-r", "."]);
     let nothing = repository.commit("nothing is left");
+    let arguments = ["publish", repository.path.to_str().unwrap(), "--config", &platform.config];
+    let (events, _) = run(4, &arguments);
+    assert!(events[0]["message"].as_str().unwrap().contains("remove all 62 files"), "{events:?}");
+    run(0, &[&arguments[..], &["--allow-empty"]].concat());
     platform.delivers(&repository);
     assert!(common::files(&repository.path).is_empty());
 

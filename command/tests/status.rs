@@ -36,7 +36,8 @@ fn origin_relay_and_agent_as_a_tree() {
     let identity = scene.identity("agent-web-1");
     let arguments = ["status", "--identity", &identity, "--relay", &address];
     let answer = ask(&arguments, |answer| host(answer, "web-1")["state"] == "active");
-    let places = ["origin", "eu", "web-1"].map(|name| host(&answer, name)["parent"].as_str().unwrap().to_owned());
+    let places =
+        ["origin", "eu", "web-1"].map(|name| host(&answer, name)["parent"].as_str().unwrap().to_owned());
     assert_eq!(places, ["", "origin", "eu"]);
     let web = host(&answer, "web-1");
     assert_eq!((&web["role"], &web["release"], &web["behind"]), (&"agent".into(), &1.into(), &0.into()));

@@ -87,7 +87,10 @@ fn stores_and_live_files_clean_and_damaged() {
     flip(&scene.pack("state-origin"), &marker);
     let report = &json(3, &["verify", &relay_config])[0];
     let damage = lines(&report["channels"][0]["damage"]);
-    assert!(damage.iter().any(|line| line.starts_with("blob ") && line.ends_with(" is damaged")), "{damage:?}");
+    assert!(
+        damage.iter().any(|line| line.starts_with("blob ") && line.ends_with(" is damaged")),
+        "{damage:?}"
+    );
     let named = damage.iter().find(|line| line.starts_with("release 1, bundle base: marker: blob "));
     assert!(named.is_some(), "{damage:?}");
     assert_eq!(report["damaged"], damage.len());

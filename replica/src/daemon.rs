@@ -53,7 +53,9 @@ pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<(T, &Path), Confi
 /// cannot be heard, for ever.
 pub async fn signalled() {
     let (terminate, hang_up) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
-    let (Ok(mut terminate), Ok(mut hang_up)) = (terminate, hang_up) else { return std::future::pending().await };
+    let (Ok(mut terminate), Ok(mut hang_up)) = (terminate, hang_up) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}

@@ -83,8 +83,8 @@ impl Endpoint {
         caps: Caps,
     ) -> Result<Self, TransportError> {
         let server = tuning::server_config(identity)?;
-        let quic =
-            socket::listening(identity, server, address).map_err(|source| TransportError::Bind { address, source })?;
+        let quic = socket::listening(identity, server, address)
+            .map_err(|source| TransportError::Bind { address, source })?;
         Self::over(quic, identity, caps)
     }
 

@@ -118,7 +118,8 @@ async fn session(
     source: Source,
     directory: &Path,
 ) -> Result<(), Failure> {
-    let settings = Rootcast::read(&source).map_err(|error| Failure::new(Exit::InvalidSource, error.to_string()))?;
+    let settings =
+        Rootcast::read(&source).map_err(|error| Failure::new(Exit::InvalidSource, error.to_string()))?;
     let platform = Platform::open(directory, &settings.channel)?;
     let (teller, news) = mpsc::channel(NEWS);
     let mut dev = Dev {
@@ -157,7 +158,9 @@ impl Dev<'_> {
             agent.stop().await;
         }
         // A relay's parent has a lower number, and the origin none.
-        relays.sort_by_key(|relay| std::cmp::Reverse((relay.name != "origin", relay.name.len(), relay.name.clone())));
+        relays.sort_by_key(|relay| {
+            std::cmp::Reverse((relay.name != "origin", relay.name.len(), relay.name.clone()))
+        });
         for relay in &mut relays {
             relay.stop().await;
         }
@@ -172,7 +175,12 @@ impl Dev<'_> {
     }
 
     /// Starts the tree from the top, so that each member knows where its parent serves.
-    async fn start_all(&mut self, platform: &Platform, relays: usize, agents: usize) -> Result<SocketAddr, Failure> {
+    async fn start_all(
+        &mut self,
+        platform: &Platform,
+        relays: usize,
+        agents: usize,
+    ) -> Result<SocketAddr, Failure> {
         let plans = platform::relays(relays);
         let mut addresses: BTreeMap<String, SocketAddr> = BTreeMap::new();
         for plan in &plans {
@@ -195,16 +203,29 @@ impl Dev<'_> {
             let process = platform.agent(&name, &address, &labels)?;
             self.add(process, relay, Some(labels))?;
         }
-        addresses.get("origin").copied().ok_or_else(|| Failure::new(Exit::Failure, "the origin has no address"))
+        addresses
+            .get("origin")
+            .copied()
+            .ok_or_else(|| Failure::new(Exit::Failure, "the origin has no address"))
     }
 
     fn add(&mut self, mut process: Process, parent: String, labels: Option<Labels>) -> Result<(), Failure> {
         let pid = process.start(&self.teller)?;
         let name = process.name.clone();
-        self.output.value(&json!({ "event": "process", "name": name, "role": process.role, "pid": pid, "restarts": 0,
-            "home": process.home }));
+        self.output.value(
+            &json!({ "event": "process", "name": name, "role": process.role, "pid": pid, "restarts": 0,
+            "home": process.home }),
+        );
         let member = Member {
-            parent, labels, up: true, release: 0, files: 0, received: 0, pushed: None, ms: None, restarts: 0,
+            parent,
+            labels,
+            up: true,
+            release: 0,
+            files: 0,
+            received: 0,
+            pushed: None,
+            ms: None,
+            restarts: 0,
         };
         self.members.insert(name.clone(), member);
         self.processes.insert(name, process);
@@ -300,7 +321,10 @@ impl Dev<'_> {
     }
 
     /// Publishes once, hearing news meanwhile.
-    async fn publish(&mut self, publisher: &mut Publisher) -> Result<Result<Published, PublishError>, Failure> {
+    async fn publish(
+        &mut self,
+        publisher: &mut Publisher,
+    ) -> Result<Result<Published, PublishError>, Failure> {
         let bar = self.output.progress("reading");
         let source = self.source.clone();
         let published = {
@@ -336,7 +360,8 @@ impl Dev<'_> {
             }
         }
         let hosts = self.members.values().filter(|member| member.labels.is_some());
-        let pushed = hosts.clone().filter_map(|m| m.pushed).filter(|(n, _)| *n == number).map(|(_, b)| b).max();
+        let pushed =
+            hosts.clone().filter_map(|m| m.pushed).filter(|(n, _)| *n == number).map(|(_, b)| b).max();
         let delays: Vec<f64> = hosts.filter_map(|member| member.ms).collect();
         self.push_bytes.extend(pushed);
         self.delays.extend(&delays);
@@ -352,8 +377,12 @@ impl Dev<'_> {
             let commit: String = published.commit.chars().take(10).collect();
             let line = format!(
                 "release {number:>4} {commit:<10} {:>5} files changed, edit {:>8}, push {:>8}; active on {} hosts after {:.1} ms (median), {:.1} ms (last)",
-                published.files_changed, bytes(published.edit_bytes), bytes(pushed.unwrap_or(0)),
-                delays.len(), p50.unwrap_or(0.0), max.unwrap_or(0.0),
+                published.files_changed,
+                bytes(published.edit_bytes),
+                bytes(pushed.unwrap_or(0)),
+                delays.len(),
+                p50.unwrap_or(0.0),
+                max.unwrap_or(0.0),
             );
             self.table.line(&line, &self.members);
         }
@@ -361,16 +390,23 @@ impl Dev<'_> {
     }
 
     fn too_late(&self, number: u64) -> Failure {
-        let late: Vec<String> = self.members.iter()
+        let late: Vec<String> = self
+            .members
+            .iter()
             .filter(|(_, member)| member.labels.is_some() && member.release < number)
             .map(|(name, member)| format!("{name} is at {}", member.release))
             .collect();
-        let message = format!("release {number} did not reach every host in {} s: {}", self.timeout.as_secs(), late.join(", "));
+        let message = format!(
+            "release {number} did not reach every host in {} s: {}",
+            self.timeout.as_secs(),
+            late.join(", ")
+        );
         let log = self.members.iter().find(|(_, member)| member.labels.is_some() && member.release < number);
         let log = log.and_then(|(name, _)| self.processes.get(name)).map(Process::log);
         let failure = Failure::new(Exit::TimeOut, message);
         match log {
-            Some(log) => failure.next(format!("rootcast dev --dir DIR keeps the logs; the first of them: {}", log.display())),
+            Some(log) => failure
+                .next(format!("rootcast dev --dir DIR keeps the logs; the first of them: {}", log.display())),
             None => failure,
         }
     }
@@ -504,7 +540,8 @@ impl Dev<'_> {
                 differing.push(name.clone());
             }
         }
-        let bytes_of = |percent| percentile(&self.push_bytes.iter().map(|b| *b as f64).collect::<Vec<_>>(), percent);
+        let bytes_of =
+            |percent| percentile(&self.push_bytes.iter().map(|b| *b as f64).collect::<Vec<_>>(), percent);
         let (median, p90) = (bytes_of(50), bytes_of(90));
         let (p50, max) = (percentile(&self.delays, 50), percentile(&self.delays, 100));
         self.output.value(&json!({
@@ -524,7 +561,10 @@ impl Dev<'_> {
         if differing.is_empty() && self.torn == 0 {
             return Ok(());
         }
-        let message = format!("hosts whose files differ from the commit: {:?}; torn or backward steps: {}", differing, self.torn);
+        let message = format!(
+            "hosts whose files differ from the commit: {:?}; torn or backward steps: {}",
+            differing, self.torn
+        );
         Err(Failure::new(Exit::Differences, message))
     }
 }

@@ -49,7 +49,8 @@ pub(super) fn host(number: usize, relay: &str) -> (String, Labels) {
     let (role, region) = if number % 2 == 1 { ("web", "eu") } else { ("db", "us") };
     let name = format!("{role}-{}", number.div_ceil(2));
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let labels = [label("role", role), label("region", region), label("datacenter", relay), label("host", &name)];
+    let labels =
+        [label("role", role), label("region", region), label("datacenter", relay), label("host", &name)];
     (name.clone(), labels.into())
 }
 
@@ -95,7 +96,12 @@ impl Platform {
     }
 
     /// A relay that serves at `listen`.
-    pub(super) fn relay(&self, name: &str, listen: SocketAddr, parents: &[String]) -> Result<Process, Failure> {
+    pub(super) fn relay(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        parents: &[String],
+    ) -> Result<Process, Failure> {
         let process = self.member(name, "relay")?;
         let identity = self.identity("relay", name)?;
         let config = format!(

@@ -90,7 +90,9 @@ impl Process {
     /// After its end: how it ended. Fails when it keeps ending soon after the start.
     pub(super) async fn ended(&mut self) -> Result<String, Failure> {
         let status = match self.child.take() {
-            Some(mut child) => child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
+            Some(mut child) => {
+                child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+            }
             None => "not started".into(),
         };
         self.early_ends = if self.started.elapsed() < SOON { self.early_ends + 1 } else { 0 };

@@ -28,7 +28,14 @@ impl Table {
             let files = if member.labels.is_some() { member.files.to_string() } else { "-".into() };
             let after = member.ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));
             let release = if member.up { member.release.to_string() } else { "down".into() };
-            out.push_str(&row([name.clone(), member.parent.clone(), release, files, bytes(member.received), after]));
+            out.push_str(&row([
+                name.clone(),
+                member.parent.clone(),
+                release,
+                files,
+                bytes(member.received),
+                after,
+            ]));
         }
         self.drawn = members.len() + 1;
         let _ = write!(io::stdout(), "{out}");

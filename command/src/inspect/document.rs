@@ -122,10 +122,11 @@ fn show_release(
     trust: Option<&VerifiedTrust>,
     output: &Output,
 ) -> Result<Signatures, String> {
-    let payload = cose::unverified_payload(DocumentKind::Release, document).map_err(|error| error.to_string())?;
+    let payload =
+        cose::unverified_payload(DocumentKind::Release, document).map_err(|error| error.to_string())?;
     let release = Release::decode(&payload).map_err(|error| error.to_string())?;
-    let signatures: Signatures =
-        trust.map(|trust| trust.release(&release.channel, document).map(drop).map_err(|error| error.to_string()));
+    let signatures: Signatures = trust
+        .map(|trust| trust.release(&release.channel, document).map(drop).map_err(|error| error.to_string()));
     let mut value = release_json(&release, ReleaseHash::of(&payload));
     if let Some(fields) = value.as_object_mut() {
         fields.insert("kind".into(), "release".into());

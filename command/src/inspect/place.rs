@@ -80,9 +80,14 @@ pub(crate) fn channels(state: &Path) -> Result<Vec<(ChannelName, PathBuf)>, Fail
     let list = |error: io::Error| {
         let failure = Failure::new(
             Exit::Usage,
-            format!("{} is not the state of a relay, agent or publisher: {}: {error}", state.display(), directory.display()),
+            format!(
+                "{} is not the state of a relay, agent or publisher: {}: {error}",
+                state.display(),
+                directory.display()
+            ),
         );
-        failure.next("give the directory that `state` names in its configuration, or the configuration itself")
+        failure
+            .next("give the directory that `state` names in its configuration, or the configuration itself")
     };
     let mut found = Vec::new();
     for entry in fs::read_dir(&directory).map_err(list)? {

@@ -32,7 +32,10 @@ pub(super) fn show(
     if let Some(wanted) = &arguments.channel {
         channels.retain(|(name, _)| name.as_str() == wanted);
         if channels.is_empty() {
-            return Err(Failure::new(Exit::Usage, format!("{} holds no channel `{}`", state.display(), plain(wanted))));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} holds no channel `{}`", state.display(), plain(wanted)),
+            ));
         }
     }
     let wants_one = arguments.release.is_some()
@@ -83,7 +86,10 @@ struct Held {
 
 impl Shown<'_> {
     fn fail(&self, message: impl std::fmt::Display) -> Failure {
-        Failure::new(Exit::Failure, format!("{}: {}", self.store.path().display(), plain(&message.to_string())))
+        Failure::new(
+            Exit::Failure,
+            format!("{}: {}", self.store.path().display(), plain(&message.to_string())),
+        )
     }
 
     fn damaged(&self, message: impl std::fmt::Display) -> Failure {
@@ -100,7 +106,8 @@ impl Shown<'_> {
                 _ => format!("release {number} is not held; no release is"),
             })
         })?;
-        let refuse = |error: &dyn std::error::Error| self.damaged(format!("the record of release {number}: {error}"));
+        let refuse =
+            |error: &dyn std::error::Error| self.damaged(format!("the record of release {number}: {error}"));
         let record: ReleaseRecord = codec::decode(&bytes, MAX_RECORD).map_err(|error| refuse(&error))?;
         let kind = DocumentKind::Release;
         let payload = cose::unverified_payload(kind, &record.document).map_err(|error| refuse(&error))?;
@@ -137,7 +144,9 @@ impl Shown<'_> {
     }
 
     fn edit(&self, wanted: &str, output: &Output) -> Result<(), Failure> {
-        let usage = || Failure::new(Exit::Usage, format!("--edit {}: want BUNDLE:SEQUENCE, as base:3", plain(wanted)));
+        let usage = || {
+            Failure::new(Exit::Usage, format!("--edit {}: want BUNDLE:SEQUENCE, as base:3", plain(wanted)))
+        };
         let (bundle, sequence) = wanted.split_once(':').ok_or_else(usage)?;
         let bundle = BundleName::new(bundle).map_err(|_| usage())?;
         let sequence: u64 = sequence.parse().map_err(|_| usage())?;
@@ -168,7 +177,9 @@ impl Shown<'_> {
         let mut out = io::stdout().lock();
         let written = self.content(&entry, &mut |bytes| out.write_all(bytes))?.and_then(|()| out.flush());
         match written {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io(Path::new("standard output"), &error)),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::io(Path::new("standard output"), &error))
+            }
             _ => Ok(()),
         }
     }
@@ -238,7 +249,9 @@ fn entry_json(path: &ConfigPath, entry: &Entry) -> Value {
 fn entry_line(path: &ConfigPath, entry: &Entry) -> String {
     let path = plain(path.as_str());
     match entry {
-        Entry::Symlink { target } => format!("link {:>10} {:64} {path} -> {}", entry.size(), "", plain(target.as_str())),
+        Entry::Symlink { target } => {
+            format!("link {:>10} {:64} {path} -> {}", entry.size(), "", plain(target.as_str()))
+        }
         Entry::File { content, executable } => {
             let mode = if *executable { "0755" } else { "0644" };
             let id = match content {
@@ -290,10 +303,13 @@ fn overview(
         let shown = Shown { name, store: DiskStore::open_read_only(directory)?, trust };
         let floors = shown.store.floors();
         let stats = shown.store.stats();
-        let floor = floors.release.map(|floor| json!({ "release": floor.number, "hash": floor.hash.to_string() }));
+        let floor =
+            floors.release.map(|floor| json!({ "release": floor.number, "hash": floor.hash.to_string() }));
         output.line(format!("channel {}   {}", shown.name, shown.store.path().display()));
         output.line(match floors.release {
-            Some(floor) => format!("  floors: release {} {}, trust {}", floor.number, floor.hash, floors.trust_version),
+            Some(floor) => {
+                format!("  floors: release {} {}, trust {}", floor.number, floor.hash, floors.trust_version)
+            }
             None => "  floors: no release accepted yet".into(),
         });
         let (objects, edits, size) = (stats.objects, stats.edits, stats.bytes_on_disk);
@@ -333,7 +349,11 @@ fn overview_release(held: &Held, checked: bool, output: &Output) -> Value {
     let state = if checked { format!("  {}", signatures_text(&held.signatures)) } else { String::new() };
     output.line(format!(
         "  release {}  {}  commit {short}  {} bundles, {} files, {}{state}",
-        release.number, utc(release.issued), release.bundles, release.files, bytes(release.bytes)
+        release.number,
+        utc(release.issued),
+        release.bundles,
+        release.files,
+        bytes(release.bytes)
     ));
     json!({
         "release": release.number, "hash": held.hash.to_string(), "commit": hex, "issued": release.issued,

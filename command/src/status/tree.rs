@@ -28,8 +28,11 @@ pub(super) fn lines<'a>(rows: &[&'a HostStatus], strokes: bool) -> Vec<(String, 
         below(row, &mut children, strokes, &mut drawn);
     }
     // Orphans: first those under parents that no row has, then what is left of circles.
-    let named: Vec<&str> = rows.iter().filter(|row| row.role == "relay").map(|row| row.name.as_str()).collect();
-    while let Some(parent) = children.keys().find(|parent| !named.contains(*parent)).or(children.keys().next()) {
+    let named: Vec<&str> =
+        rows.iter().filter(|row| row.role == "relay").map(|row| row.name.as_str()).collect();
+    while let Some(parent) =
+        children.keys().find(|parent| !named.contains(*parent)).or(children.keys().next())
+    {
         let parent = *parent;
         for row in children.remove(parent).unwrap_or_default() {
             drawn.push((format!("{} (below {}, which is not shown)", plain(&row.name), plain(parent)), row));
@@ -122,7 +125,12 @@ mod tests {
 
     #[test]
     fn a_host_with_a_relays_name_does_not_get_its_children() {
-        let rows = [row("o", "relay", ""), row("eu", "agent", "o"), row("eu", "relay", "o"), row("web", "agent", "eu")];
+        let rows = [
+            row("o", "relay", ""),
+            row("eu", "agent", "o"),
+            row("eu", "relay", "o"),
+            row("web", "agent", "eu"),
+        ];
         let rows: Vec<_> = rows.iter().collect();
         let order: Vec<_> = lines(&rows, false).into_iter().map(|(label, row)| (label, &*row.role)).collect();
         let expected = [("o", "relay"), ("  eu", "relay"), ("    web", "agent"), ("  eu", "agent")];

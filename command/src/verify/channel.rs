@@ -40,8 +40,13 @@ pub(super) struct Checking<'a> {
 
 impl<'a> Checking<'a> {
     pub(super) fn new(name: &ChannelName, trust: &'a VerifiedTrust) -> Self {
-        let checked =
-            Checked { name: name.clone(), newest: 0, releases: 0, stats: Stats::default(), damage: Vec::new() };
+        let checked = Checked {
+            name: name.clone(),
+            newest: 0,
+            releases: 0,
+            stats: Stats::default(),
+            damage: Vec::new(),
+        };
         Self { trust, checked, named: BTreeSet::new(), seen: HashSet::new() }
     }
 
@@ -82,7 +87,8 @@ impl<'a> Checking<'a> {
             bar.set_position(done);
         });
         bar.finish_and_clear();
-        let damage: BTreeSet<Damage> = verified?.into_iter().chain(store.found_at_open().iter().cloned()).collect();
+        let damage: BTreeSet<Damage> =
+            verified?.into_iter().chain(store.found_at_open().iter().cloned()).collect();
         for damage in damage {
             self.found(damage.to_string());
             if let Damage::Record(record) = damage {
@@ -144,7 +150,10 @@ impl<'a> Checking<'a> {
                 self.found(format!("the floors name another release {} than the one held", floor.number));
             }
             (Some(floor), newest) if newest.is_none_or(|newest| newest.number < floor.number) => {
-                self.found(format!("release {} was accepted, and no good record of it is held", floor.number));
+                self.found(format!(
+                    "release {} was accepted, and no good record of it is held",
+                    floor.number
+                ));
             }
             (floor, _) => {
                 let floor = floor.map_or(0, |floor| floor.number);
@@ -161,7 +170,12 @@ impl<'a> Checking<'a> {
     }
 
     /// One bundle's tree: totals as signed, and every object there and good.
-    fn tree(&mut self, store: &DiskStore, bundles: &VerifiedBundles, leaf: &BundleLeaf) -> Result<(), Failure> {
+    fn tree(
+        &mut self,
+        store: &DiskStore,
+        bundles: &VerifiedBundles,
+        leaf: &BundleLeaf,
+    ) -> Result<(), Failure> {
         let at = format!("release {}, bundle {}", bundles.release().accepted().number, leaf.name);
         if self.seen.contains(&leaf.root.into()) {
             return Ok(());
@@ -228,7 +242,10 @@ impl<'a> Checking<'a> {
                     Err(error) => return Err(error.into()),
                 };
                 if old.chain.next(&EditHash::of(&edit)) != leaf.chain {
-                    self.found(format!("edit {} of bundle {} is not the one that was signed", leaf.sequence, leaf.name));
+                    self.found(format!(
+                        "edit {} of bundle {} is not the one that was signed",
+                        leaf.sequence, leaf.name
+                    ));
                 }
             }
         }

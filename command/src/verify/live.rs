@@ -172,7 +172,13 @@ impl Comparison<'_> {
     }
 
     /// Lists a directory that the view has: nothing else may be in it.
-    fn directory(&mut self, slot: &Path, at: &Path, known: &BTreeSet<PathBuf>, view: &View) -> io::Result<()> {
+    fn directory(
+        &mut self,
+        slot: &Path,
+        at: &Path,
+        known: &BTreeSet<PathBuf>,
+        view: &View,
+    ) -> io::Result<()> {
         let here = slot.join(at);
         let metadata = fs::symlink_metadata(&here)?;
         if !metadata.is_dir() {
