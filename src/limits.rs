@@ -2,7 +2,7 @@
 //! compile time. Sizes are in bytes unless the name says otherwise.
 //!
 //! A peer is hostile or broken until proved otherwise, so each bound here is
-//! what a decoder, queue or wait may cost in the worst case (specs/limits.md).
+//! what a decoder, queue or wait may cost in the worst case (specs/limits.md has those of the formats).
 
 use core::time::Duration;
 

@@ -3,7 +3,7 @@
 //! It travels as the one file of the bundle `plan`, signed and delivered like
 //! all else. It names every bundle of its release, so no relay can hide one: a
 //! host whose labels call for a bundle that the plan lists will not activate
-//! without it (specs/configuration.md, F-20 to F-24).
+//! without it (specs/configuration.md, F-30 to F-34).
 
 use crate::codec::{self, CodecError};
 use crate::layers::{BASE_BUNDLE, LayerPattern, PLAN_BUNDLE};

@@ -1,5 +1,5 @@
 //! What a host's layers resolve to: file by file, a later layer wins a path
-//! (specs/configuration.md, F-25 to F-28).
+//! (specs/configuration.md, F-35 to F-38).
 
 use crate::entry::Entry;
 use crate::id::NodeId;
