@@ -315,7 +315,8 @@ impl Dev<'_> {
         self.acknowledged = Some((published.number, published.acknowledged));
         for member in self.members.values_mut() {
             // What was active before the answer was read took no time at all.
-            member.ms = (member.release >= published.number).then_some(0.0);
+            let early = member.labels.is_some() && member.release >= published.number;
+            member.ms = early.then_some(0.0);
         }
         self.converge(&published).await
     }
