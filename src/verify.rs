@@ -147,7 +147,8 @@ impl VerifiedRelease {
                 return Err(VerifyError::OverGrant { bundle: leaf.name.clone(), what, given, allowed });
             }
         }
-        Ok(VerifiedBundles { release: self, leaves })
+        let by_name = leaves.keys().copied().collect();
+        Ok(VerifiedBundles { release: self, leaves, by_name })
     }
 }
 
@@ -156,6 +157,8 @@ impl VerifiedRelease {
 pub struct VerifiedBundles {
     release: VerifiedRelease,
     leaves: BTreeMap<u64, BundleLeaf>,
+    /// The indices in name order, which was checked to be their own order.
+    by_name: Vec<u64>,
 }
 
 /// How an edit is known to be good before it is unpacked.
@@ -185,7 +188,9 @@ impl VerifiedBundles {
     }
     /// The proved leaf of a bundle.
     pub fn leaf(&self, name: &BundleName) -> Option<&BundleLeaf> {
-        self.leaves.values().find(|leaf| leaf.name == *name)
+        let named = |index: &u64| self.leaves.get(index).map(|leaf| &leaf.name);
+        let place = self.by_name.partition_point(|index| named(index).is_some_and(|other| other < name));
+        self.leaves.get(self.by_name.get(place)?).filter(|leaf| leaf.name == *name)
     }
     /// The root of a bundle.
     pub fn root(&self, name: &BundleName) -> Option<NodeId> {

@@ -250,3 +250,25 @@ fn pieces_of_many_large_files_follow() {
     let declared = Declared { root, totals, policy: Policy::ANY };
     apply(&old_objects, old_root, &edit, &declared, &mut ObjectMap::new()).unwrap();
 }
+
+/// Keeping chunks costs a hostile parent a few bytes, and us a list for each file.
+#[test]
+fn threat_13_kept_chunks_are_bounded_by_what_was_signed() {
+    let mut big = noise(7, 4 << 20);
+    let old = Files::from([("a".to_owned(), File::Regular(big.clone()))]);
+    let mut new = old.clone();
+    for n in 0..16u8 {
+        big[0] = n;
+        new.insert(format!("a{n:02}"), File::Regular(big.clone()));
+    }
+    let (mut old_objects, mut new_objects) = (ObjectMap::new(), ObjectMap::new());
+    let (old_root, totals) = build(&mut old_objects, &old);
+    let (root, _) = build(&mut new_objects, &new);
+    let edit = encode((&old_objects, old_root), (&new_objects, root)).unwrap();
+    // Contents alone would fit what was signed.
+    let totals = Totals { bytes: totals.bytes * 2, ..totals };
+    let totals = Totals { files: 17, ..totals };
+    let declared = Declared { root, totals, policy: Policy::ANY };
+    let outcome = apply(&old_objects, old_root, &edit, &declared, &mut ObjectMap::new());
+    assert!(matches!(outcome, Err(EditError::TooLarge { what: "bytes of files", .. })), "{outcome:?}");
+}

@@ -149,16 +149,20 @@ impl Activation {
 
     fn stage(&mut self, roots: &[NodeId], objects: &dyn ObjectSource) -> Result<Report, AgentError> {
         let staged = match self.standby.take() {
-            Some(base) => {
-                let changes = view::changes(objects, &base, roots)?;
-                match self.slots.stage_changes(&changes, objects) {
+            Some(base) => match view::changes(objects, &base, roots) {
+                Ok(changes) => match self.slots.stage_changes(&changes, objects) {
                     Err(error) if error.needs_full() => {
                         tracing::info!(%error, "staging in full");
                         None
                     }
                     staged => Some(staged?),
+                },
+                // The old trees may be collected by now; the new ones are judged by what follows.
+                Err(error) => {
+                    tracing::info!(%error, "the standby's layers cannot be compared; staging in full");
+                    None
                 }
-            }
+            },
             None => None,
         };
         let staged = match staged {

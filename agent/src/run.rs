@@ -113,6 +113,15 @@ impl Agent {
             let newest = held.borrow_and_update().clone();
             let settled = match newest {
                 None => true,
+                // The newest record was lost: an older release is never gone back to, its
+                // successor is on its way (architecture invariant 2).
+                Some(older) if older.accepted().number < self.replica.floors().number() => {
+                    tracing::warn!(
+                        held = older.accepted().number,
+                        "the newest release is being fetched again; what is live stays"
+                    );
+                    true
+                }
                 Some(newest) => self.activate(&newest).await,
             };
             // Nothing to do: the time to make the next activation cheap.

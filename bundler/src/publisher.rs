@@ -334,10 +334,16 @@ impl Publisher {
         let (mut sender, mut receiver) = connection.open_bi().await?;
         sender.send_message(&Opening::Publish(signed.publication.clone())).await?;
         let mut edits = signed.edits.clone();
-        sender.send_all(&mut edits).await?;
-        sender.finish()?;
-        let answer = receiver.receive_message(rootcast::limits::MAX_OPENING).await?;
-        answer.ok_or(PublishError::Replica(ReplicaError::NotFound))
+        let sent = match sender.send_all(&mut edits).await {
+            Ok(()) => sender.finish(),
+            failed => failed,
+        };
+        // Who refuses at once does not read the edits, but says why.
+        match (receiver.receive_message(rootcast::limits::MAX_OPENING).await, sent) {
+            (Ok(Some(answer)), _) => Ok(answer),
+            (_, Err(error)) | (Err(error), Ok(())) => Err(error.into()),
+            (Ok(None), Ok(())) => Err(PublishError::Replica(ReplicaError::NotFound)),
+        }
     }
 
     fn is_held(replica: &Replica, signed: &Signed) -> bool {

@@ -3,7 +3,7 @@
 use crate::publish;
 use crate::server::Shared;
 use crate::status::Key;
-use rootcast::limits::{MAX_FRAME, MAX_OPENING};
+use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast_replica::{Replica, ReplicaError, answer_objects};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
@@ -67,7 +67,7 @@ async fn stream_of(
             Ok(())
         }
         Opening::Objects(request) => match shared.replica(&request.channel) {
-            Some(replica) => answer_objects(&**replica.store(), &request, &mut sender).await,
+            Some(replica) => answer_objects(replica.store(), request, &mut sender).await,
             None => Ok(sender.finish()?),
         },
         Opening::Publish(publication) => {
@@ -120,18 +120,32 @@ async fn subscription(
     let peer = connection.peer();
     let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
     let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
+    let _ends = Ends { shared, key: &key, session };
     let reports = async {
-        while let Some(Report(rows)) = receiver.receive_message(MAX_FRAME).await? {
+        // A host's report is one row, of two names and little more.
+        let limit = if role == Role::Relay { MAX_FRAME } else { MAX_NAME as u64 * 8 };
+        while let Some(Report(rows)) = receiver.receive_message(limit).await? {
             shared.statuses.report(key.clone(), session, &shared.name, rows);
         }
         Ok::<(), ReplicaError>(())
     };
-    let outcome = tokio::select! {
+    tokio::select! {
         outcome = reports => outcome,
         outcome = push(&replica, connection, subscribe) => outcome,
-    };
-    shared.statuses.lost(&key, session);
-    outcome
+    }
+}
+
+/// Notes that a subscription is over, also where its task is dropped with the connection.
+struct Ends<'a> {
+    shared: &'a Shared,
+    key: &'a Key,
+    session: u64,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.shared.statuses.lost(self.key, self.session);
+    }
 }
 
 /// Sends one update after the other; what is newest when a child is ready is what it gets.

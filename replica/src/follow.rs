@@ -2,9 +2,9 @@
 //! when it is lost, the next one.
 
 use crate::repair::blocking;
-use crate::session::{pull, receive_update};
+use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
-use rootcast::limits::{MAX_FRAME, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX};
+use rootcast::limits::{ANSWER_WAIT, MAX_FRAME, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX};
 use rootcast::protocol::{
     HostStatus, Interest, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
 };
@@ -131,7 +131,8 @@ async fn subscribe(
     let (mut sender, mut receiver) = connection.open_bi().await?;
     let subscribe = Subscribe { channel, subscription: number, interest, standing };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
-    let welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
+    let welcome = receiver.receive_message(MAX_FRAME);
+    let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
     welcome.ok_or(ReplicaError::NotFound)?;
     Ok(Control { sender, receiver, number })
 }

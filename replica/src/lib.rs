@@ -40,8 +40,8 @@ use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_store::Store;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
 
 /// A release that a replica holds whole and durable, as far as it is interested.
@@ -87,6 +87,8 @@ pub struct Replica {
     held: watch::Sender<Option<Arc<Held>>>,
     fresh: watch::Sender<Option<Arc<Fresh>>>,
     evidence: Evidence,
+    /// Held while an update is taken in: what is judged and what is held stay one.
+    receiving: Mutex<()>,
     cache: EditCache,
     prepared: Prepared,
     repair: Notify,
@@ -129,6 +131,7 @@ impl Replica {
             held: watch::Sender::new(newest),
             fresh: watch::Sender::new(None),
             evidence: Evidence::new(evidence),
+            receiving: Mutex::default(),
             cache: EditCache::default(),
             prepared: Prepared::default(),
             repair: Notify::new(),

@@ -1,12 +1,13 @@
 //! Serving a child: what it lacks, from where it stands.
 
+use crate::repair::blocking;
 use crate::{Held, Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::compact::{Before, CompactHead};
 use rootcast::edit;
 use rootcast::id::{EditHash, NodeId};
-use rootcast::limits::PREPARED_UPDATES;
+use rootcast::limits::{CACHED_EDIT_BYTES, PREPARED_UPDATES};
 use rootcast::merkle;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
@@ -51,8 +52,13 @@ impl Prepared {
     fn keep(&self, key: Key, outgoing: Arc<Outgoing>) {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         made.push_back((key, outgoing));
-        if made.len() > PREPARED_UPDATES {
-            made.pop_front();
+        let size = |(_, made): &(Key, Arc<Outgoing>)| -> u64 {
+            made.edits.iter().map(|edit| edit.len() as u64).sum()
+        };
+        let mut bytes: u64 = made.iter().map(&size).sum();
+        while made.len() > PREPARED_UPDATES || bytes > CACHED_EDIT_BYTES {
+            let Some(oldest) = made.pop_front() else { return };
+            bytes -= size(&oldest);
         }
     }
 }
@@ -62,6 +68,8 @@ struct Target {
     held: Arc<Held>,
     /// The release that the child stands at, where we still know it.
     before: Option<Arc<Held>>,
+    /// The release that the child stands at, where it is yet to be read for `before`.
+    older: Option<Accepted>,
     /// The edits of `held`, where it came just now.
     fresh: Option<BTreeMap<BundleName, Bytes>>,
 }
@@ -77,11 +85,17 @@ impl Replica {
         interest: &Interest,
         standing: &Standing,
     ) -> Result<Option<Arc<Outgoing>>, ReplicaError> {
-        let Some(target) = self.target(interest, standing)? else { return Ok(None) };
+        let Some(mut target) = self.target(interest, standing) else { return Ok(None) };
         let (interest, standing) = (interest.clone(), standing.clone());
         let key = Key { target: target.held.accepted(), interest, standing };
         if let Some(made) = self.prepared.find(&key) {
             return Ok(Some(made));
+        }
+        if let Some(at) = target.older {
+            // Read and verified anew: not on the thread that serves this child's siblings.
+            let replica = self.clone();
+            let before = blocking(move || replica.release(at.number)).await.ok().flatten();
+            target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
         }
         let made = self.prepare(&target, &key.interest, &key.standing).await?.map(Arc::new);
         if let Some(outgoing) = &made {
@@ -90,7 +104,8 @@ impl Replica {
         Ok(made)
     }
 
-    fn target(&self, interest: &Interest, standing: &Standing) -> Result<Option<Target>, ReplicaError> {
+    fn target(&self, interest: &Interest, standing: &Standing) -> Option<Target> {
+        let child_has: BTreeSet<&BundleName> = standing.whole.iter().collect();
         let fresh = self.fresh.borrow().clone();
         if let Some(fresh) = fresh {
             let release = fresh.held.bundles.release().release();
@@ -101,29 +116,26 @@ impl Replica {
             };
             // Only what the log's edits alone can bring: what a child has not
             // whole needs trees that may not be on disk yet.
-            let whole = |name: &BundleName| standing.whole.contains(name);
+            let whole = |name: &BundleName| child_has.contains(name);
             let known =
                 |name: &BundleName| fresh.before.as_ref().is_some_and(|b| b.bundles.leaf(name).is_some());
             let covered = fresh.held.bundles.leaves().values().filter(|leaf| interest.covers(&leaf.name));
             if follows && covered.into_iter().all(|leaf| whole(&leaf.name) || !known(&leaf.name)) {
                 let (held, before) = (fresh.held.clone(), fresh.before.clone());
-                return Ok(Some(Target { held, before, fresh: Some(fresh.edits.clone()) }));
+                return Some(Target { held, before, older: None, fresh: Some(fresh.edits.clone()) });
             }
         }
-        let Some(held) = self.held() else { return Ok(None) };
-        let lacks = |leaf: &BundleLeaf| interest.covers(&leaf.name) && !standing.whole.contains(&leaf.name);
+        let held = self.held()?;
+        let lacks = |leaf: &BundleLeaf| interest.covers(&leaf.name) && !child_has.contains(&leaf.name);
         let older = standing.release.is_none_or(|at| at.number < held.accepted().number);
         let same = standing.release == Some(held.accepted());
         let incomplete = same && held.bundles.leaves().values().any(lacks);
         if !older && !incomplete {
-            return Ok(None);
+            return None;
         }
-        let before = match standing.release {
-            None => None,
-            Some(at) if at == held.accepted() => Some(held.clone()),
-            Some(at) => self.release(at.number).ok().flatten().map(Arc::new).filter(|b| b.accepted() == at),
-        };
-        Ok(Some(Target { held, before, fresh: None }))
+        let before = same.then(|| held.clone());
+        let older = standing.release.filter(|_| !same);
+        Some(Target { held, before, older, fresh: None })
     }
 
     async fn prepare(
@@ -204,7 +216,7 @@ impl Replica {
             return Ok(Some((EditBase::Empty, self.computed(empty_root(), new.root).await?)));
         };
         if old.sequence.checked_add(1) == Some(new.sequence)
-            && let Ok(Some(edit)) = self.store.edit(&new.name, new.sequence)
+            && let Ok(Some(edit)) = self.logged(new).await
             && old.chain.next(&EditHash::of(&edit)) == new.chain
         {
             return Ok(Some((EditBase::Logged, edit)));
@@ -217,6 +229,12 @@ impl Replica {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The log's edit that made this leaf.
+    async fn logged(self: &Arc<Self>, leaf: &BundleLeaf) -> Result<Option<Bytes>, ReplicaError> {
+        let (replica, name, sequence) = (self.clone(), leaf.name.clone(), leaf.sequence);
+        blocking(move || Ok(replica.store.edit(&name, sequence)?)).await
     }
 
     /// An edit between two trees that the store holds.

@@ -10,8 +10,8 @@ use rootcast::release::BundleLeaf;
 use rootcast::tree::empty_root;
 use rootcast::verify::{Admitted, ReleaseRecord, VerifiedBundles, VerifyError};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 /// Under which rule an update is taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,7 @@ impl Replica {
         interest: &Interest,
         rule: Rule,
     ) -> Result<Received, ReplicaError> {
+        let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
         let release = self.trust.release(&self.channel, &update.head.release)?;
         let floors = self.store.floors();
         let held = self.held();

@@ -1,16 +1,33 @@
 //! Updates and objects over a connection: one question, one answer.
 
+use crate::repair::blocking;
 use crate::{Outgoing, ReplicaError, Update};
 use bytes::Bytes;
 use rootcast::compact::CompactHead;
 use rootcast::id::ObjectId;
-use rootcast::limits::{MAX_EDIT, MAX_FRAME, MAX_OBJECT, MAX_OBJECTS_ANSWER};
-use rootcast::object::ObjectSource;
+use rootcast::limits::{ANSWER_WAIT, MAX_EDIT, MAX_FRAME, MAX_OBJECT, MAX_OBJECTS_ANSWER};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{
     ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateMessage, UpdateRequest,
 };
-use rootcast_transport::{Connection, Receiver, Sender, frame_of};
+use rootcast_store::Store;
+use rootcast_transport::{Connection, PeerFault, Receiver, Sender, TransportError, frame_of};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much longer than another answer an update may take to begin: a parent may have to make a snapshot.
+const SNAPSHOT_WAITS: u32 = 10;
+
+/// Waits for a peer's answer to begin; one that is silent, though its connection lives, is left.
+pub(crate) async fn answered<T>(
+    peer: String,
+    wait: Duration,
+    answer: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    let stalled = |_| TransportError::Peer { peer, fault: PeerFault::Stalled { wait } };
+    tokio::time::timeout(wait, answer).await.map_err(stalled)?
+}
 
 impl Outgoing {
     /// Sends the update of a subscription, head and edits with one write, and
@@ -106,7 +123,8 @@ pub async fn pull(
     let (mut sender, mut receiver) = connection.open_bi().await?;
     sender.send_message(&Opening::Update(request)).await?;
     sender.finish()?;
-    match receiver.receive_message::<UpdateAnswer>(MAX_FRAME).await? {
+    let answer = receiver.receive_message::<UpdateAnswer>(MAX_FRAME);
+    match answered(connection.peer().to_string(), ANSWER_WAIT * SNAPSHOT_WAITS, answer).await? {
         Some(UpdateAnswer::Update(head)) => {
             let edits = receive_edits(&lengths(&head), &mut receiver).await?;
             Ok(Some((Update { head, edits }, receiver.bytes())))
@@ -129,7 +147,10 @@ pub(crate) async fn fetch_objects(
     let request = ObjectsRequest { channel: channel.clone(), objects: objects.to_vec() };
     sender.send_message(&Opening::Objects(request)).await?;
     sender.finish()?;
-    let Some(ObjectsAnswer(sizes)) = receiver.receive_message(MAX_FRAME).await? else {
+    // A size is at most nine bytes: the frame is bounded by what was asked.
+    let answer = receiver.receive_message(objects.len() as u64 * 9 + 9);
+    let answer = answered(connection.peer().to_string(), ANSWER_WAIT, answer).await?;
+    let Some(ObjectsAnswer(sizes)) = answer else {
         return Err(ReplicaError::NotFound);
     };
     let mut fetched = Vec::new();
@@ -152,18 +173,24 @@ pub(crate) async fn fetch_objects(
 /// # Errors
 /// When the child or the network fails.
 pub async fn answer_objects(
-    source: &(dyn ObjectSource + Send + Sync),
-    request: &ObjectsRequest,
+    store: &Arc<dyn Store>,
+    request: ObjectsRequest,
     sender: &mut Sender,
 ) -> Result<(), ReplicaError> {
-    let mut left = MAX_OBJECTS_ANSWER;
-    let (mut sizes, mut pieces) = (Vec::new(), Vec::new());
-    for id in request.objects.iter().take(rootcast::limits::MAX_OBJECTS_PER_REQUEST) {
-        let found = source.read(id).ok().filter(|bytes| bytes.len() as u64 <= left);
-        sizes.push(found.as_ref().map(|bytes| bytes.len() as u64));
-        left -= found.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        pieces.extend(found);
-    }
+    let store = store.clone();
+    // Up to the whole answer is read, unpacked and hashed: no child's siblings wait for that.
+    let (sizes, mut pieces) = blocking(move || {
+        let mut left = MAX_OBJECTS_ANSWER;
+        let (mut sizes, mut pieces) = (Vec::new(), Vec::new());
+        for id in request.objects.iter().take(rootcast::limits::MAX_OBJECTS_PER_REQUEST) {
+            let found = store.read(id).ok().filter(|bytes| bytes.len() as u64 <= left);
+            sizes.push(found.as_ref().map(|bytes| bytes.len() as u64));
+            left -= found.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            pieces.extend(found);
+        }
+        Ok((sizes, pieces))
+    })
+    .await?;
     pieces.insert(0, frame_of(&ObjectsAnswer(sizes))?);
     sender.send_all(&mut pieces).await?;
     sender.finish()?;

@@ -78,8 +78,13 @@ where
     let units = units(&operations, &mut entries, declared)?;
     let mut contents = Contents::new(input, &units, source);
     let mut changes = Changes::new();
+    let (mut given, allowed) = (0u64, declared.totals.bytes);
     for placed in &operations {
-        change(placed, &mut entries, &mut contents, &mut changes, sink)?;
+        // Kept chunks and copies too: what an edit can make us write follows what was signed.
+        given = given.saturating_add(change(placed, &mut entries, &mut contents, &mut changes, sink)?);
+        if given > allowed {
+            return Err(EditError::TooLarge { what: "bytes of files", given, allowed });
+        }
     }
     contents.finish()?;
     for (path, entry) in &changes {
@@ -168,13 +173,14 @@ impl<'e, 'u, S: ObjectSource + ?Sized> Contents<'e, 'u, S> {
     }
 }
 
+/// Makes one change, and returns the size of the new entry.
 fn change<S, W>(
     placed: &Placed,
     entries: &mut OldEntries<'_, '_, S>,
     contents: &mut Contents<'_, '_, S>,
     changes: &mut Changes,
     sink: &mut W,
-) -> Result<(), EditError>
+) -> Result<u64, EditError>
 where
     S: ObjectSource + ?Sized,
     W: ObjectSink + ?Sized,
@@ -205,8 +211,9 @@ where
             (path.clone(), Some(entry))
         }
     };
+    let size = entry.as_ref().map_or(0, Entry::size);
     match changes.insert(path, entry) {
-        None => Ok(()),
+        None => Ok(size),
         Some(_) => Err(EditError::Malformed("changes a path twice")),
     }
 }

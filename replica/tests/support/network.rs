@@ -202,7 +202,7 @@ impl Child {
             Some(Opening::Objects(request)) => {
                 self.counts.objects.fetch_add(request.objects.len() as u64, Ordering::SeqCst);
                 if self.habit != Habit::BadObjects {
-                    return answer_objects(&**self.replica.store(), &request, &mut sender).await;
+                    return answer_objects(self.replica.store(), request, &mut sender).await;
                 }
                 let objects: Vec<Bytes> =
                     request.objects.iter().filter_map(|id| self.replica.store().read(id).ok()).collect();
