@@ -11,7 +11,7 @@ use crate::acceptance::Accepted;
 use crate::cose::{self, DocumentKind, KeySet};
 use crate::encode_as_array;
 use crate::id::{EditHash, NodeId, ProofHash};
-use crate::limits::MAX_SIGNATURES;
+use crate::limits::{MAX_COMMIT, MAX_SIGNATURES};
 use crate::merkle;
 use crate::protocol::{EditBase, EditHead, ListedBundle, UpdateHead};
 use crate::release::{BundleLeaf, Release};
@@ -137,7 +137,8 @@ impl<'a> Before<'a> {
     /// Rebuilds a head, to be verified like any other; `None` where it does
     /// not fit what is held.
     pub fn expand(&self, compact: &CompactHead, edits: &[Bytes]) -> Option<UpdateHead> {
-        if compact.listed.len() != edits.len() || compact.signatures.len() > MAX_SIGNATURES {
+        let counts = compact.listed.len() == edits.len() && compact.signatures.len() <= MAX_SIGNATURES;
+        if !counts || compact.commit.len() > MAX_COMMIT {
             return None;
         }
         let mut listed = Vec::new();

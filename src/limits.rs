@@ -80,6 +80,8 @@ pub const MAX_OPERATIONS: u64 = 256 * MIB;
 pub const MAX_NESTING: usize = 8;
 /// Largest signed document (release, trust document, head).
 pub const MAX_DOCUMENT: u64 = 64 * KIB;
+/// Longest commit id, in bytes: SHA-256.
+pub const MAX_COMMIT: usize = 32;
 /// Most signatures over one document.
 pub const MAX_SIGNATURES: usize = 16;
 /// Most keys that one role or grant names.

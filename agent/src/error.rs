@@ -61,6 +61,9 @@ pub enum AgentError {
         /// What the system said.
         source: io::Error,
     },
+    /// Bundles that were asked for, that the plan names and that the parent leaves out.
+    #[error("the parent withholds bundles of this host: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
+    Withheld(Vec<BundleName>),
     /// Blocking work was cut off by the end of the process.
     #[error("stopped")]
     Stopped,

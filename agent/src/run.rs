@@ -182,15 +182,27 @@ impl Agent {
 
     async fn attempt(&self, held: &Arc<Held>) -> Result<Live, AgentError> {
         let newest = held.clone();
-        let required = self.blocking(move |activation| activation.required(&newest)).await?;
+        let required = self.blocking(move |activation| activation.required(&newest)).await;
+        let required = required.inspect_err(|error| {
+            if matches!(error, AgentError::NoPlan) {
+                self.replica.leave_parent();
+            }
+        })?;
         let wanted = Interest::Named(required.subscription.clone());
-        self.interest.send_if_modified(|interest| {
+        let widened = self.interest.send_if_modified(|interest| {
             let changes = *interest != wanted;
             *interest = wanted;
             changes
         });
         let newest = held.clone();
-        self.blocking(move |activation| activation.activate(&newest, &required)).await
+        match self.blocking(move |activation| activation.activate(&newest, &required)).await {
+            // They were asked for before; another parent may not hide them.
+            Err(AgentError::Awaiting(bundles)) if !widened => {
+                self.replica.leave_parent();
+                Err(AgentError::Withheld(bundles))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Runs work that waits for the disk on a thread that may.

@@ -279,8 +279,13 @@ impl Publisher {
     /// Takes in what the origin has and we have not.
     async fn catch_up(&mut self, replica: &Arc<Replica>) -> Result<(), PublishError> {
         let connection = self.connected().await?;
-        loop {
-            let standing = replica.standing(&Interest::All);
+        let mut damaged = false;
+        for _ in 0..MAX_PUBLISH_TRIES {
+            let mut standing = replica.standing(&Interest::All);
+            if damaged {
+                // What our own store has lost comes back with the whole trees.
+                standing.whole.clear();
+            }
             let channel = replica.channel().clone();
             let request = UpdateRequest { channel, interest: Interest::All, standing };
             match pull(&connection, request).await {
@@ -290,7 +295,19 @@ impl Publisher {
                         replica.receive(&update, &Interest::All, Rule::Follow)?;
                         replica.collect()
                     });
-                    taken.await.map_err(|_| PublishError::Stopped)??;
+                    match taken.await.map_err(|_| PublishError::Stopped)? {
+                        Err(ReplicaError::NeedObject(id)) if !damaged => {
+                            tracing::warn!(%id, "our own store is damaged; fetching the trees whole");
+                            damaged = true;
+                        }
+                        taken => {
+                            taken?;
+                            // With whole trees asked for, the answer never is that there is nothing.
+                            if damaged {
+                                return Ok(());
+                            }
+                        }
+                    }
                 }
                 Ok(None) => return Ok(()),
                 Err(ReplicaError::NotFound) => {
@@ -300,6 +317,7 @@ impl Publisher {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
     }
 
     /// Compiles and signs; `None` where a directory has not changed.

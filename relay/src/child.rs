@@ -3,7 +3,7 @@
 use crate::publish;
 use crate::server::Shared;
 use crate::status::Key;
-use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING};
+use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast_replica::{Replica, ReplicaError, answer_objects};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
@@ -126,6 +126,8 @@ async fn subscription(
         let limit = if role == Role::Relay { MAX_FRAME } else { MAX_NAME as u64 * 8 };
         while let Some(Report(rows)) = receiver.receive_message(limit).await? {
             shared.statuses.report(key.clone(), session, &shared.name, rows);
+            // One that reports more often waits in its own stream, and nobody else does.
+            tokio::time::sleep(REPORT_GAP).await;
         }
         Ok::<(), ReplicaError>(())
     };

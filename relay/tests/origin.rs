@@ -433,6 +433,6 @@ async fn threat_20_a_child_that_does_not_read_holds_nobody_up() {
     assert!(!unread.is_closed(), "it is waited for, aside");
     // It starts to read, and gets what it missed.
     let mut stream = tokio::time::timeout(DEADLINE, unread.accept_uni()).await.expect("its update").unwrap();
-    let pushed = rootcast_replica::receive_update(&mut stream).await.unwrap();
+    let pushed = rootcast_replica::receive_update("parent".into(), &mut stream).await.unwrap();
     assert!(pushed.is_some());
 }

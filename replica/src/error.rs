@@ -37,6 +37,9 @@ pub enum ReplicaError {
     /// An update builds on another release than the one we hold.
     #[error("the update does not build on the release that is held")]
     Unfit,
+    /// The parent leaves out bundles that the release's own plan names.
+    #[error("the parent withholds bundles of the release")]
+    Withheld,
     /// An update names a bundle that we did not ask for.
     #[error("the update brings bundle `{0}`, which was not asked for")]
     NotAsked(BundleName),

@@ -75,7 +75,9 @@ pub async fn follow(mut follow: Follow) {
                     (follow.events)(FollowEvent::Connected { parent, address: address.clone() });
                     let outcome = session(&mut follow, &connection).await;
                     connection.close(Code::LEAVING, "the child leaves");
-                    if begun.elapsed() > wait {
+                    // Our own disk is no reason to hurry back.
+                    let ours = matches!(outcome, Err(ReplicaError::Store(_)));
+                    if begun.elapsed() > wait && !ours {
                         wait = RETRY_FIRST;
                     }
                     outcome
@@ -148,7 +150,9 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
         tokio::select! {
             stream = connection.accept_uni() => {
                 let mut stream = stream?;
-                if let Some(pushed) = receive_update(&mut stream).await? {
+                let peer = connection.peer().to_string();
+                let pushed = receive_update(peer, &mut stream).await?;
+                if let Some(pushed) = pushed {
                     let bytes = stream.bytes();
                     if pushed.subscription() == control.number {
                         let update = replica.rebuild(pushed);
@@ -179,6 +183,7 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                     return Err(error);
                 }
             }
+            () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
             end = control.receiver.receive_frame(MAX_FRAME) => {
                 if end?.is_none() {
                     return Ok(());

@@ -92,6 +92,7 @@ pub struct Replica {
     cache: EditCache,
     prepared: Prepared,
     repair: Notify,
+    withheld: Notify,
     healed: AtomicU64,
     received: AtomicU64,
     collected_at: AtomicU64,
@@ -135,6 +136,7 @@ impl Replica {
             cache: EditCache::default(),
             prepared: Prepared::default(),
             repair: Notify::new(),
+            withheld: Notify::new(),
             healed: AtomicU64::new(0),
             received: AtomicU64::new(0),
             collected_at: AtomicU64::new(0),
@@ -196,6 +198,12 @@ impl Replica {
     /// Asks whoever follows a parent to look for damage and fetch what is missing.
     pub fn request_repair(&self) {
         self.repair.notify_one();
+    }
+
+    /// Says that the parent withholds what the release must have, so that
+    /// whoever follows it goes on to the next.
+    pub fn leave_parent(&self) {
+        self.withheld.notify_one();
     }
 
     /// The release record of a number, verified anew.

@@ -49,12 +49,14 @@ impl Replica {
         let release = self.trust.release(&self.channel, &update.head.release)?;
         let floors = self.store.floors();
         let held = self.held();
-        let verdict = judge(&floors, &release.offer()).inspect_err(|refusal| {
-            self.evidence.keep(refusal, release.accepted().hash, release.document());
-        });
+        let verdict = judge(&floors, &release.offer());
+        // Publishers that race are no evidence of anything: the slower one compiles anew.
         if rule == Rule::Origin && !matches!(verdict, Ok(Verdict::Next)) {
             return Err(ReplicaError::NotNext);
         }
+        let verdict = verdict.inspect_err(|refusal| {
+            self.evidence.keep(refusal, release.accepted().hash, release.document());
+        });
         let verdict = verdict?;
         let leaves = Self::leaves(update, held.as_deref(), interest, release.accepted().number)?;
         let bundles = release.bundles(leaves, &update.head.siblings)?;

@@ -87,8 +87,9 @@ impl Pushed {
 ///
 /// # Errors
 /// When the parent or the network fails, or an edit is over its bound.
-pub async fn receive_update(receiver: &mut Receiver) -> Result<Option<Pushed>, ReplicaError> {
-    let Some(message) = receiver.receive_message::<UpdateMessage>(MAX_FRAME).await? else { return Ok(None) };
+pub async fn receive_update(peer: String, receiver: &mut Receiver) -> Result<Option<Pushed>, ReplicaError> {
+    let head = receiver.receive_message::<UpdateMessage>(MAX_FRAME);
+    let Some(message) = answered(peer, ANSWER_WAIT, head).await? else { return Ok(None) };
     let lengths = match &message {
         UpdateMessage::Whole(head) => lengths(head),
         UpdateMessage::Compact(head) => head.listed.iter().map(|bundle| bundle.length).collect(),

@@ -135,6 +135,8 @@ pub struct Slots {
     whole: Vec<SlotName>,
     /// What this process activated last, for when the link is gone.
     last: Option<SlotName>,
+    /// Whether the last flip may not be on disk; then nothing is staged before it is.
+    unsynced_flip: bool,
     /// The serial of the newest staging, done or not.
     serial: u64,
 }
@@ -163,9 +165,11 @@ impl Slots {
         }
         current::read(&home)?;
         current::clean(&home)?;
+        // A flip that a killed process made may not be durable yet, and the slot that it left is written to next.
+        rustix::fs::fsync(&home.fd).map_err(|errno| SlotError::io("sync", &home.path, errno))?;
         disk::clear(&slots, UNFINISHED)?;
         let folds = folds_case(&slots)?;
-        Ok(Self { home, slots, folds, whole: Vec::new(), last: None, serial: 0 })
+        Ok(Self { home, slots, folds, whole: Vec::new(), last: None, unsynced_flip: false, serial: 0 })
     }
 
     /// The slot that `current` names, read from the link each time.
@@ -257,6 +261,7 @@ impl Slots {
         let outcome = current::flip(&self.home, slot);
         if matches!(outcome, Ok(()) | Err(SlotError::FlipNotDurable { .. })) {
             self.last = Some(slot);
+            self.unsynced_flip = outcome.is_err();
         }
         outcome.map(|()| Activated { slot, previous, syncs: 1 })
     }
@@ -285,6 +290,11 @@ impl Slots {
     /// Begins a staging: the standby is not whole from now on, and tokens for it are void.
     fn begin(&mut self) -> Result<SlotName, SlotError> {
         let slot = self.standby()?;
+        if self.unsynced_flip {
+            rustix::fs::fsync(&self.home.fd)
+                .map_err(|errno| SlotError::io("sync", &self.home.path, errno))?;
+            self.unsynced_flip = false;
+        }
         self.whole.retain(|whole| *whole != slot);
         self.serial = SERIAL.fetch_add(1, Ordering::Relaxed) + 1;
         disk::clear(&self.slots, UNFINISHED)?;
