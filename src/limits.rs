@@ -111,8 +111,6 @@ pub const MAX_REQUEST_STREAMS: u32 = 8;
 pub const MAX_UPDATE_STREAMS: u32 = 8;
 /// Most children of one relay.
 pub const MAX_CHILDREN: usize = 20_000;
-/// Most alternates that a parent names to a child.
-pub const MAX_ALTERNATES: usize = 16;
 /// Most rows of a status report that a relay passes on.
 pub const MAX_STATUS_ROWS: usize = 4096;
 

@@ -10,6 +10,7 @@ use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
 use rootcast::id::{Chain, EditHash, NodeId, PlatformId};
+use rootcast::layers::PLAN_BUNDLE;
 use rootcast::limits::{MAX_BLOB, MAX_BUNDLES};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
@@ -177,16 +178,8 @@ pub(crate) fn compile(
         let failed = |source| CompileError::Tree { bundle: bundle.clone(), source };
         let (root, totals) = tree::update(objects, old, &changes, &mut *batch).map_err(failed)?;
         settings.limits.check(&bundle, totals.files, totals.bytes)?;
-        let trees = Tree::open(objects, old);
         if root != old {
-            // What was read again and had not changed is not counted.
-            let before = trees.map_err(failed)?;
-            let differ = |(path, entry): &(&ConfigPath, &Option<Entry>)| {
-                before.get(path).map(|old| old != **entry).map_err(failed)
-            };
-            for change in &changes {
-                compiled.files_changed += u64::from(differ(&change)?);
-            }
+            compiled.files_changed += changed(objects, old, &changes).map_err(failed)?;
         }
         // A bundle without files is no bundle; only `base` of a repository without layers stays.
         if totals.files > 0 || (bundle == base && settings.layers.is_none()) {
@@ -195,8 +188,8 @@ pub(crate) fn compile(
             compiled.bundles.remove(&bundle);
         }
     }
-    let (had, has) =
-        (files(held.as_deref().map(bundles_of).unwrap_or_default()), files(compiled.bundles.clone()));
+    let had = held.as_deref().map(bundles_of).as_ref().map_or(0, files);
+    let has = files(&compiled.bundles);
     if had > 0 && has == 0 && !allow_empty {
         return Err(CompileError::Empty { files: had });
     }
@@ -206,9 +199,19 @@ pub(crate) fn compile(
 }
 
 /// Files of all bundles but the plan.
-fn files(mut bundles: BTreeMap<BundleName, (NodeId, Totals)>) -> u64 {
-    bundles.retain(|name, _| plan_bundle().as_ref() != Ok(name));
-    bundles.values().map(|(_, totals)| totals.files).sum()
+fn files(bundles: &BTreeMap<BundleName, (NodeId, Totals)>) -> u64 {
+    let delivered = bundles.iter().filter(|(name, _)| name.as_str() != PLAN_BUNDLE);
+    delivered.map(|(_, (_, totals))| totals.files).sum()
+}
+
+/// How many of the changes change something: what was only read again is not counted.
+fn changed(objects: &dyn ObjectSource, old: NodeId, changes: &tree::Changes) -> Result<u64, TreeError> {
+    let before = Tree::open(objects, old)?;
+    let mut count = 0;
+    for (path, entry) in changes {
+        count += u64::from(before.get(path)? != *entry);
+    }
+    Ok(count)
 }
 
 fn bundles_of(held: &Held) -> BTreeMap<BundleName, (NodeId, Totals)> {

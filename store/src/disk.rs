@@ -312,12 +312,6 @@ impl Store for DiskStore {
         self.look().index.releases()
     }
 
-    fn latest_release(&self) -> Option<u64> {
-        self.look().index.latest_release()
-    }
-    fn oldest_release(&self) -> Option<u64> {
-        self.look().index.oldest_release()
-    }
     fn edit(&self, bundle: &BundleName, sequence: u64) -> Result<Option<Bytes>, StoreError> {
         let record = || RecordId::Edit { bundle: bundle.clone(), sequence };
         self.read_hashed(record, |index| index.edit(bundle, sequence))

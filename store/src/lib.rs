@@ -44,10 +44,14 @@ pub trait Store: ObjectSource + Send + Sync {
 
     /// The highest number of a release record held. It may be below
     /// `floors().number()` after damage; the replica fetches what is missing.
-    fn latest_release(&self) -> Option<u64>;
+    fn latest_release(&self) -> Option<u64> {
+        self.releases().last().copied()
+    }
 
     /// The lowest number of a release record held.
-    fn oldest_release(&self) -> Option<u64>;
+    fn oldest_release(&self) -> Option<u64> {
+        self.releases().first().copied()
+    }
 
     /// The numbers of all release records held, ascending.
     fn releases(&self) -> Vec<u64>;

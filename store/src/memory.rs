@@ -65,12 +65,6 @@ impl Store for MemoryStore {
         self.look().releases.keys().copied().collect()
     }
 
-    fn latest_release(&self) -> Option<u64> {
-        self.look().releases.last_key_value().map(|(number, _)| *number)
-    }
-    fn oldest_release(&self) -> Option<u64> {
-        self.look().releases.first_key_value().map(|(number, _)| *number)
-    }
     fn edit(&self, bundle: &BundleName, sequence: u64) -> Result<Option<Bytes>, StoreError> {
         Ok(self.look().edits.get(bundle).and_then(|log| log.get(&sequence)).cloned())
     }

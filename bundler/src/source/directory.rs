@@ -1,11 +1,11 @@
 //! A plain directory, read beneath its root without following a link.
 
-use super::names::is_dot_git;
+use super::names::{directory_fault, is_dot_git};
 use super::{
     Change, Changes, FileKind, Handle, Place, Refusal, Refused, SourceError, SourceFile, check_target,
     printable,
 };
-use rootcast::limits::{MAX_PATH, MAX_SEGMENTS, MAX_SYMLINK, SOURCE_ENTRIES_PER_FILE};
+use rootcast::limits::{MAX_SYMLINK, SOURCE_ENTRIES_PER_FILE};
 use rootcast::path::{ConfigPath, PathFault};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
@@ -339,7 +339,7 @@ impl Walk<'_> {
     }
 
     fn descend(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> Result<(), SourceError> {
-        if let Some(reason) = self.directory_fault(name) {
+        if let Some(reason) = directory_fault(self.path.len(), self.depth, name) {
             // All beneath it is refused with it.
             self.refused.add(&self.path, reason);
             return Ok(());
@@ -358,21 +358,6 @@ impl Walk<'_> {
         self.directory(inner.as_fd())?;
         self.depth -= 1;
         Ok(())
-    }
-
-    /// What is wrong with the directory at the current path, called `name`.
-    fn directory_fault(&self, name: &[u8]) -> Option<Refusal> {
-        if self.path.len() >= MAX_PATH {
-            return Some(Refusal::Path(PathFault::TooLong));
-        }
-        if self.depth + 1 >= MAX_SEGMENTS {
-            return Some(Refusal::Path(PathFault::TooDeep));
-        }
-        match ConfigPath::from_bytes(name) {
-            Err(error) => Some(Refusal::Path(error.reason)),
-            Ok(name) if is_dot_git(name.as_str()) => Some(Refusal::DotGit),
-            Ok(_) => None,
-        }
     }
 
     /// The file at the current path, or why it cannot be delivered.

@@ -1,13 +1,13 @@
 //! A git repository at a commit, read object by object.
 
-use super::names::is_dot_git;
+use super::names::{directory_fault, is_dot_git};
 use super::{
     Cause, Change, Changes, FileKind, Handle, Place, Refusal, Refused, SourceError, SourceFile, check_target,
     printable,
 };
 use gix::ObjectId;
 use gix::objs::{Kind, TreeRefIter};
-use rootcast::limits::{MAX_FILE, MAX_PATH, MAX_SEGMENTS, MAX_SYMLINK, SOURCE_ENTRIES_PER_FILE};
+use rootcast::limits::{MAX_FILE, MAX_SEGMENTS, MAX_SYMLINK, SOURCE_ENTRIES_PER_FILE};
 use rootcast::path::{ConfigPath, PathFault};
 use std::cmp::Ordering;
 use std::path::Path;
@@ -415,7 +415,7 @@ impl Walk<'_> {
     fn descend(&mut self, name: &[u8], old: Option<ObjectId>, new: Option<ObjectId>) -> Result<(), Stop> {
         let length = self.path.len();
         self.path.extend_from_slice(name);
-        let fault = if new.is_some() { self.directory_fault(name) } else { None };
+        let fault = if new.is_some() { directory_fault(self.path.len(), self.depth, name) } else { None };
         if let Some(reason) = fault {
             // All beneath it is refused with it.
             let path = self.path.clone();
@@ -430,22 +430,6 @@ impl Walk<'_> {
         }
         self.path.truncate(length);
         Ok(())
-    }
-
-    /// What is wrong with the directory at the current path, called `name`.
-    fn directory_fault(&self, name: &[u8]) -> Option<Refusal> {
-        if self.path.len() >= MAX_PATH {
-            return Some(Refusal::Path(PathFault::TooLong));
-        }
-        if self.depth + 1 >= MAX_SEGMENTS {
-            return Some(Refusal::Path(PathFault::TooDeep));
-        }
-        match ConfigPath::from_bytes(name) {
-            Err(error) => Some(Refusal::Path(error.reason)),
-            Ok(name) if name.as_str().contains('/') => Some(Refusal::Slash),
-            Ok(name) if is_dot_git(name.as_str()) => Some(Refusal::DotGit),
-            Ok(_) => None,
-        }
     }
 
     /// Puts a file, or refuses it.

@@ -1,9 +1,28 @@
 //! Names that are unsafe, or unwise, although they are well-formed paths.
 
-use rootcast::limits::MAX_REFUSALS_NAMED;
-use rootcast::path::ConfigPath;
+use super::Refusal;
+use rootcast::limits::{MAX_PATH, MAX_REFUSALS_NAMED, MAX_SEGMENTS};
+use rootcast::path::{ConfigPath, PathFault};
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
+
+/// What is wrong with a directory called `name`, `depth` directories down,
+/// whose path is `length` bytes long.
+pub(super) fn directory_fault(length: usize, depth: usize, name: &[u8]) -> Option<Refusal> {
+    if length >= MAX_PATH {
+        return Some(Refusal::Path(PathFault::TooLong));
+    }
+    if depth + 1 >= MAX_SEGMENTS {
+        return Some(Refusal::Path(PathFault::TooDeep));
+    }
+    match ConfigPath::from_bytes(name) {
+        Err(error) => Some(Refusal::Path(error.reason)),
+        // Only a forged tree of git has such a name.
+        Ok(name) if name.as_str().contains('/') => Some(Refusal::Slash),
+        Ok(name) if is_dot_git(name.as_str()) => Some(Refusal::DotGit),
+        Ok(_) => None,
+    }
+}
 
 /// Whether some system's git would take this segment for its own directory:
 /// `.git` in any case, with dots, spaces or a stream name behind it, its short

@@ -70,12 +70,6 @@ impl Index {
     pub(super) fn releases(&self) -> Vec<u64> {
         self.releases.keys().copied().collect()
     }
-    pub(super) fn latest_release(&self) -> Option<u64> {
-        self.releases.last_key_value().map(|(number, _)| *number)
-    }
-    pub(super) fn oldest_release(&self) -> Option<u64> {
-        self.releases.first_key_value().map(|(number, _)| *number)
-    }
 
     /// Where the record of this name is.
     pub(super) fn locate(&self, record: &RecordId) -> Option<Location> {
