@@ -54,17 +54,20 @@ class Step:
 
     def __init__(self, tag, position):
         self.op, self.kind, self.pieces, self.base = tag & 7, tag >> 3 & 3, tag >> 5 & 1, tag >> 6
-        require(self.op <= 4 and self.kind <= 2, "unknown operation")
+        require(self.op <= 6 and self.kind <= 2, "unknown operation")
         require(self.op >= 2 or tag < 8, "unused bits")
         require(self.op in (2, 3) or not self.pieces, "unused bits")
-        require(self.op == 3 or self.base == 0, "unused bits")
+        require(self.op in (3, 6) or self.base == 0, "unused bits")
         self.position, self.body = position, None
 
     def has_path(self):
-        return self.op in (3, 4)
+        return self.op in (3, 4, 6)
 
     def has_body(self):
-        return self.op in (2, 3)
+        return self.op in (2, 3, 5, 6)
+
+    def has_hunks(self):
+        return self.op in (5, 6)
 
 
 def operations(data, old, most, size):
@@ -72,12 +75,12 @@ def operations(data, old, most, size):
     form = data.take(1)[0]
     require(form in (1, 2), "unknown format")
     count, length = data.integer(), data.integer()
-    require(count <= most and length <= min(count * 1152 + size // 16384 * 8, 256 * MIB), "too many operations")
+    require(count <= most and length <= min(count * 1152 + size + size // 16384 * 8, 256 * MIB), "too many operations")
     columns = Input(data.take(length) if form == 1 else unpack(data.take(data.integer()), b"", length))
     tags, steps, position = columns.take(count), [], 0
     for tag in tags:
         steps.append(Step(tag, position + columns.integer()))
-        position = steps[-1].position + (steps[-1].op <= 2)
+        position = steps[-1].position + (steps[-1].op in (0, 1, 2, 5))
         require(position <= 2_000_001, "position out of range")
     named = [step for step in steps if step.has_path()]
     shared = [columns.integer() for _ in named]
@@ -95,18 +98,41 @@ def operations(data, old, most, size):
             raise Refused("path is not UTF-8") from error
         before = (step.position, step.path)
     for step in steps:
-        if step.op == 4 or step.op == 3 and step.base == 3:
+        if step.op == 4 or step.op in (3, 6) and step.base == 3:
             step.reference = columns.difference(step.position)
     for step in steps:
-        if step.has_body() and not step.pieces:
+        if step.op in (2, 3) and not step.pieces:
             base = at(old, step.position)[1].size if step.op == 2 else 0
             step.body = columns.difference(base)
             require(step.body <= MIB, "size")
     for step in steps:
-        if step.has_body() and step.pieces:
+        if step.op in (2, 3) and step.pieces:
             step.body = pieces(columns)
+    hunks(columns, [step for step in steps if step.has_hunks()])
     require(columns.left() == 0, "bytes after the operations")
     return steps
+
+
+def hunks(columns, steps):
+    """E-15: of every patched file the list of (keep, drop, insert)."""
+    counts = [columns.integer() for _ in steps]
+    require(all(counts) and sum(counts) * 3 <= columns.left(), "hunk count")
+    keeps = [columns.integer() for _ in range(sum(counts))]
+    drops = [columns.integer() for _ in keeps]
+    inserts = [columns.difference(drop) for drop in drops]
+    every = list(zip(keeps, drops, inserts))
+    require(all(max(hunk) <= MIB and hunk[1] + hunk[2] for hunk in every), "hunk out of range")
+    for step, count in zip(steps, counts):
+        step.body, every = every[:count], every[count:]
+
+
+def patched(base, hunks, inserted):
+    out = b""
+    for keep, drop, insert in hunks:
+        require(keep + drop <= len(base), "keeps or drops more than the base has")
+        out, base, inserted = out + base[:keep] + inserted[:insert], base[keep + drop :], inserted[insert:]
+    require(len(out) + len(base) <= MIB, "size")
+    return out + base
 
 
 def pieces(columns):
@@ -136,9 +162,9 @@ def at(old, position):
 def base_chunks(step, old):
     """E-8: the chunks of the base, and those of them that may stand in a prefix."""
     position = None
-    if step.op == 2 and step.kind != 2:
+    if step.op in (2, 5) and step.kind != 2:
         position = step.position
-    elif step.op == 3:
+    elif step.op in (3, 6):
         before = step.position - 1 if step.position else None
         position = [None, before, step.position, getattr(step, "reference", None)][step.base]
     if position is None:
@@ -163,7 +189,10 @@ def contents(data, steps, old, blobs, allowed):
     for step in steps:
         if not step.has_body():
             continue
-        sizes = [s for p in step.body if p[0] == "new" for s in p[1]] if step.pieces else [step.body]
+        if step.has_hunks():
+            sizes = [sum(insert for _, _, insert in step.body)]
+        else:
+            sizes = [s for p in step.body if p[0] == "new" for s in p[1]] if step.pieces else [step.body]
         base = base_chunks(step, old)[1]
         for size in sizes:
             units.append((size, base))
@@ -181,7 +210,7 @@ def contents(data, steps, old, blobs, allowed):
         last = index + 1 == len(frames)
         packed = data.take(data.left() if last else data.integer())
         prefix, seen, held = bytearray(content[-8 * MIB :]), set(), 0
-        for identity, size in (chunk for _, base in frame for chunk in base):
+        for identity, size in (chunk for size, base in frame if size for chunk in base):
             if identity not in seen and held + size <= 16 * MIB:
                 seen.add(identity)
                 held += size
@@ -204,8 +233,8 @@ def apply_edit(edit, old, files, size, blobs):
     given = iter(contents(data, steps, old.entries, blobs, size))
     changes = {}
 
-    def blob():
-        content = next(given)
+    def blob(content=None):
+        content = next(given) if content is None else content
         identity = blake3.blake3(content).digest()
         blobs[identity] = content
         return identity, len(content)
@@ -221,11 +250,18 @@ def apply_edit(edit, old, files, size, blobs):
             executable = not source.executable if step.op == 1 else step.kind == 1
             changes[path] = File(executable, source.size, source.id, source.chunks)
         elif step.kind == 2:
-            require(not step.pieces, "link in pieces")
+            require(not step.pieces and not step.has_hunks(), "link in pieces or hunks")
             try:
                 changes[path] = Link(check_link(path, next(given).decode()))
             except UnicodeDecodeError as error:
                 raise Refused("link target is not UTF-8") from error
+        elif step.has_hunks():
+            base = base_chunks(step, old.entries)[0]
+            position = step.position - (step.base == 1)
+            source = at(old.entries, getattr(step, "reference", position))[1] if step.op == 5 or step.base else None
+            require(isinstance(source, File) and source.chunks is None and base, "patches what is no small file")
+            identity, length = blob(patched(blobs[base[0][0]], step.body, next(given)))
+            changes[path] = File(step.kind == 1, length, identity, None)
         elif not step.pieces:
             identity, length = blob()
             changes[path] = File(step.kind == 1, length, identity, None)

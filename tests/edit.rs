@@ -272,3 +272,66 @@ fn threat_13_kept_chunks_are_bounded_by_what_was_signed() {
     let outcome = apply(&old_objects, old_root, &edit, &declared, &mut ObjectMap::new());
     assert!(matches!(outcome, Err(EditError::TooLarge { what: "bytes of files", .. })), "{outcome:?}");
 }
+
+fn letters(files: &[(&str, File)]) -> (ObjectMap, NodeId, Totals) {
+    let files = files.iter().map(|(name, file)| ((*name).to_owned(), file.clone())).collect();
+    let mut objects = ObjectMap::new();
+    let (root, totals) = build(&mut objects, &files);
+    (objects, root, totals)
+}
+
+/// An edit of one patch at position 0: hunks of (keep, drop), which insert nothing.
+fn patch(hunks: &[(u8, u8)]) -> Vec<u8> {
+    let mut columns = vec![5, 0, hunks.len() as u8];
+    columns.extend(hunks.iter().map(|(keep, _)| keep));
+    columns.extend(hunks.iter().map(|(_, drop)| drop));
+    columns.extend(hunks.iter().map(|(_, drop)| if *drop == 0 { 0 } else { drop * 2 - 1 }));
+    let mut edit = vec![1, 1, columns.len() as u8];
+    edit.extend(columns);
+    edit
+}
+
+#[test]
+fn hunks_keep_and_drop_what_they_say_and_nothing_past_the_base() {
+    let (objects, root, _) = letters(&[("a", File::Regular(b"0123456789".into()))]);
+    let (_, want, totals) = letters(&[("a", File::Regular(b"012567".into()))]);
+    let declared = Declared { root: want, totals: Totals { bytes: 10, ..totals }, policy: Policy::ANY };
+    let tried = |edit: &[u8]| apply(&objects, root, edit, &declared, &mut ObjectMap::new());
+    // Right but for the totals, which bound what is built before it is compared.
+    assert!(matches!(tried(&patch(&[(3, 2), (3, 2)])), Err(EditError::WrongRoot { got, .. }) if got == want));
+    let exact = Declared { totals, ..declared };
+    apply(&objects, root, &patch(&[(3, 2), (3, 2)]), &exact, &mut ObjectMap::new()).unwrap();
+    for past in [&[(3, 8)][..], &[(11, 1)], &[(3, 2), (3, 2), (0, 1)]] {
+        assert!(matches!(tried(&patch(past)), Err(EditError::Malformed(_))), "{past:?}");
+    }
+    assert!(matches!(tried(&patch(&[(3, 0)])), Err(EditError::Malformed("a hunk that changes nothing"))));
+    assert!(tried(&patch(&[])).is_err());
+}
+
+#[test]
+fn only_a_small_file_is_patched() {
+    let large = File::Regular(noise(1, MAX_BLOB as usize + 1));
+    for file in [File::Link("0123456789".into()), large] {
+        let (objects, root, totals) = letters(&[("a", file)]);
+        let declared = Declared { root, totals, policy: Policy::ANY };
+        let refused = apply(&objects, root, &patch(&[(3, 2)]), &declared, &mut ObjectMap::new());
+        assert_eq!(refused, Err(EditError::Malformed("patches what is no small file")));
+    }
+}
+
+#[test]
+fn one_word_changed_in_many_files_costs_its_places() {
+    let text = |seed: u64, version: &str| {
+        let line = |n: u64| format!("key-{}: {:x}\n", n, n.wrapping_mul(seed * 2654435761 + 97));
+        let image = format!("image: registry/tool:{version}\n");
+        let (front, back) = (1..40 + seed % 7, 40..90);
+        let text = front.map(line).collect::<String>() + &image + &back.map(line).collect::<String>();
+        File::Regular(text.into_bytes())
+    };
+    let files = |version: &str| -> Files {
+        (0..400).map(|n| (format!("jobs/{n:03}.yaml"), text(n, version))).collect()
+    };
+    let edit = round_trip(&files("v2026-10-01"), &files("v2026-11-21"));
+    assert!(edit.len() < 400 * 3, "{} bytes for 400 files", edit.len());
+    assert_eq!(summary(&edit).unwrap().replaced, 400);
+}

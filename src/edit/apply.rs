@@ -4,6 +4,7 @@ use super::EditError;
 use super::columns;
 use super::frame::{self, Unit};
 use super::operation::{Body, Kind, OldEntries, Operation, Piece, Placed};
+use super::patch;
 use super::varint::Input;
 use crate::chunking;
 use crate::entry::{Chunk, ChunkList, Content, Entry};
@@ -250,10 +251,18 @@ where
             let target = core::str::from_utf8(&target).map_err(|_| not_text)?;
             Ok(Entry::Symlink { target: LinkTarget::new(path, target)? })
         }
-        (Kind::Symlink, Body::Pieces(_)) => Err(EditError::Malformed("makes a link of chunks")),
+        (Kind::Symlink, _) => Err(EditError::Malformed("makes a link of chunks or hunks")),
         (_, Body::Whole(size)) => {
             let id = write_blob(contents.take(*size)?, sink)?;
             file(Content::Blob { id, size: *size }, kind)
+        }
+        (_, Body::Patched(hunks)) => {
+            let base = placed.base().ok_or(EditError::Malformed("patches nothing"))?;
+            let base = entries.blob(base)?;
+            let inserted = contents.take(patch::insertion(hunks))?;
+            let bytes = patch::apply(&base, hunks, &inserted)?;
+            let size = bytes.len() as u64;
+            file(Content::Blob { id: write_blob(bytes, sink)?, size }, kind)
         }
         (_, Body::Pieces(pieces)) => {
             let base = match placed.base() {

@@ -3,6 +3,7 @@
 use super::EditError;
 use super::frame;
 use super::operation::{Base, Body, Kind, OldEntries, Operation, Piece, Placed, Summary};
+use super::patch::Hunk;
 use super::varint::{Input, put, put_difference};
 use crate::entry::Content;
 use crate::entry::Entry;
@@ -25,6 +26,8 @@ const SET_MODE: u8 = 1;
 const REPLACE: u8 = 2;
 const ADD: u8 = 3;
 const COPY: u8 = 4;
+const PATCH: u8 = 5;
+const ADD_PATCHED: u8 = 6;
 const KIND_SHIFT: u8 = 3;
 const PIECES: u8 = 1 << 5;
 const BASE_SHIFT: u8 = 6;
@@ -40,6 +43,28 @@ struct Columns {
     references: Vec<u8>,
     sizes: Vec<u8>,
     pieces: Vec<u8>,
+    hunks: Vec<u8>,
+    keeps: Vec<u8>,
+    drops: Vec<u8>,
+    inserts: Vec<u8>,
+}
+
+impl Columns {
+    fn put_hunks(&mut self, hunks: &[Hunk]) {
+        put(&mut self.hunks, hunks.len() as u64);
+        for hunk in hunks {
+            put(&mut self.keeps, hunk.keep.into());
+            put(&mut self.drops, hunk.drop.into());
+            put_difference(&mut self.inserts, hunk.insert.into(), hunk.drop.into());
+        }
+    }
+
+    fn concat(self) -> Vec<u8> {
+        let Self { tags, gaps, shared, suffix_lengths, suffixes, references, sizes, pieces, .. } = self;
+        let Self { hunks, keeps, drops, inserts, .. } = self;
+        let paths = [shared, suffix_lengths, suffixes].concat();
+        [tags, gaps, paths, references, sizes, pieces, hunks, keeps, drops, inserts].concat()
+    }
 }
 
 fn tag(operation: &Operation) -> u8 {
@@ -48,6 +73,7 @@ fn tag(operation: &Operation) -> u8 {
     match operation {
         Operation::Delete => DELETE,
         Operation::SetMode => SET_MODE,
+        Operation::Replace { kind: k, body: Body::Patched(_) } => PATCH | kind(k),
         Operation::Replace { kind: k, body } => REPLACE | kind(k) | pieces(body),
         Operation::Copy { kind: k, .. } => COPY | kind(k),
         Operation::Add { kind: k, body, base, .. } => {
@@ -57,7 +83,8 @@ fn tag(operation: &Operation) -> u8 {
                 Base::After => 2,
                 Base::At(_) => 3,
             };
-            ADD | kind(k) | pieces(body) | base << BASE_SHIFT
+            let add = if matches!(body, Body::Patched(_)) { ADD_PATCHED } else { ADD };
+            add | kind(k) | pieces(body) | base << BASE_SHIFT
         }
     }
 }
@@ -124,11 +151,11 @@ pub(super) fn encode<S: ObjectSource + ?Sized>(
                 put_difference(&mut columns.sizes, *size, size_before(old, placed)?);
             }
             Some(Body::Pieces(pieces)) => put_pieces(&mut columns.pieces, pieces),
+            Some(Body::Patched(hunks)) => columns.put_hunks(hunks),
             None => {}
         }
     }
-    let Columns { tags, gaps, shared, suffix_lengths, suffixes, references, sizes, pieces } = columns;
-    let columns = [tags, gaps, shared, suffix_lengths, suffixes, references, sizes, pieces].concat();
+    let columns = columns.concat();
     let mut head = Vec::with_capacity(columns.len() + 8);
     let packed = if columns.len() < PACK_FROM { None } else { Some(frame::pack(&columns, &[])?) };
     match packed.filter(|packed| packed.len() + 2 < columns.len()) {
@@ -180,10 +207,11 @@ fn head(input: &mut Input<'_>, most: u64, content: u64) -> Result<Head, EditErro
         return Err(EditError::TooLarge { what: "operations", given: count, allowed: most });
     }
     let length = input.integer()?;
-    // A tag, and up to seven integers of ten bytes, and a path; and for every chunk of the new tree
-    // a size, or a position and a count.
+    // A tag, and up to eight integers of ten bytes, and a path; for every chunk of the new tree a
+    // size, or a position and a count; and hunks, which take less than the file that they make.
     let chunks = (content / u64::from(CHUNK_MIN)).saturating_mul(8);
-    let allowed = count.saturating_mul((MAX_PATH + 128) as u64).saturating_add(chunks);
+    let allowed =
+        count.saturating_mul((MAX_PATH + 128) as u64).saturating_add(chunks).saturating_add(content);
     let allowed = allowed.min(MAX_OPERATIONS);
     if length > allowed {
         return Err(EditError::TooLarge { what: "bytes of operations", given: length, allowed });
@@ -246,7 +274,44 @@ pub(super) fn decode<S: ObjectSource + ?Sized>(
             set_body(step, Body::Pieces(pieces));
         }
     }
+    decode_hunks(&mut input, &mut placed)?;
     if input.0.is_empty() { Ok(placed) } else { Err(EditError::Malformed("bytes after the operations")) }
+}
+
+fn decode_hunks(input: &mut Input<'_>, placed: &mut [Placed]) -> Result<(), EditError> {
+    let range = EditError::Malformed("hunk out of range");
+    let mut hunks: Vec<Vec<Hunk>> = Vec::new();
+    let mut total = 0u64;
+    for _ in placed.iter().filter(|step| matches!(step.body(), Some(Body::Patched(_)))) {
+        let count = input.integer()?;
+        total = total.saturating_add(count);
+        // Each hunk has three more bytes at least.
+        if count == 0 || total > (input.0.len() / 3) as u64 {
+            return Err(range);
+        }
+        hunks.push(vec![Hunk { keep: 0, drop: 0, insert: 0 }; count as usize]);
+    }
+    let size = |size: u64| u32::try_from(size).ok().filter(|size| u64::from(*size) <= MAX_BLOB);
+    for hunk in hunks.iter_mut().flatten() {
+        hunk.keep = size(input.integer()?).ok_or(range.clone())?;
+    }
+    for hunk in hunks.iter_mut().flatten() {
+        hunk.drop = size(input.integer()?).ok_or(range.clone())?;
+    }
+    for hunk in hunks.iter_mut().flatten() {
+        hunk.insert = size(input.difference(hunk.drop.into())?).ok_or(range.clone())?;
+    }
+    let mut hunks = hunks.into_iter();
+    for step in placed {
+        if let Some(Body::Patched(_)) = step.body() {
+            let hunks = hunks.next().unwrap_or_default();
+            if hunks.iter().any(|hunk| hunk.drop == 0 && hunk.insert == 0) {
+                return Err(EditError::Malformed("a hunk that changes nothing"));
+            }
+            set_body(step, Body::Patched(hunks));
+        }
+    }
+    Ok(())
 }
 
 fn set_body(step: &mut Placed, new: Body) {
@@ -278,6 +343,8 @@ fn operation(tag: u8) -> Result<Operation, EditError> {
         REPLACE => Operation::Replace { kind, body },
         ADD => Operation::Add { path, kind, body, base },
         COPY => Operation::Copy { path, kind, from: 0 },
+        PATCH => Operation::Replace { kind, body: Body::Patched(Vec::new()) },
+        ADD_PATCHED => Operation::Add { path, kind, body: Body::Patched(Vec::new()), base },
         _ => return Err(unknown),
     };
     // Bits that an operation has no use for must be clear: one edit, one encoding of it.
@@ -366,8 +433,8 @@ pub(super) fn summary(edit: &[u8]) -> Result<Summary, EditError> {
         match tag & 7 {
             DELETE => summary.deleted += 1,
             SET_MODE => summary.mode_changed += 1,
-            REPLACE => summary.replaced += 1,
-            ADD => summary.added += 1,
+            REPLACE | PATCH => summary.replaced += 1,
+            ADD | ADD_PATCHED => summary.added += 1,
             _ => summary.copied += 1,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::EditError;
 use crate::entry::Chunk;
-use crate::limits::{FRAME_CONTENT, FRAME_PREFIX, FRAME_TAIL, MIB};
+use crate::limits::{FRAME_CONTENT, FRAME_PREFIX, FRAME_TAIL, KIB, MIB};
 use crate::object::ObjectSource;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -21,18 +21,34 @@ fn window_log(content: u64, prefix: u64) -> u32 {
 fn level(content: u64, prefix: u64) -> i32 {
     match content + prefix {
         size if size <= MIB => 19,
+        // Few new bytes: to index the long prefix is all the work, and the best level takes 30 times as long for it.
+        size if size <= 16 * MIB && content <= prefix / 8 => 12,
         size if size <= 4 * MIB => 16,
         size if size <= 16 * MIB => 12,
         _ => 7,
     }
 }
 
+/// A frame this small at a fast level is hardly smaller at the best one.
+const SMALL_ENOUGH: usize = 256;
+
 /// Packs `content` with `prefix` before it in the window.
 pub(super) fn pack(content: &[u8], prefix: &[u8]) -> Result<Vec<u8>, EditError> {
     let (size, before) = (content.len() as u64, prefix.len() as u64);
+    if before > 128 * KIB && size <= before / 8 {
+        let fast = pack_at(12, content, prefix)?;
+        if fast.len() <= SMALL_ENOUGH {
+            return Ok(fast);
+        }
+    }
+    pack_at(level(size, before), content, prefix)
+}
+
+fn pack_at(level: i32, content: &[u8], prefix: &[u8]) -> Result<Vec<u8>, EditError> {
+    let (size, before) = (content.len() as u64, prefix.len() as u64);
     let mut context = CCtx::create();
     let mut set = |parameter| context.set_parameter(parameter).map_err(fail);
-    set(CParameter::CompressionLevel(level(size, before)))?;
+    set(CParameter::CompressionLevel(level))?;
     set(CParameter::Format(FrameFormat::Magicless))?;
     set(CParameter::ContentSizeFlag(false))?;
     set(CParameter::ChecksumFlag(false))?;
@@ -99,7 +115,7 @@ pub(super) fn prefix<S: ObjectSource + ?Sized>(
     let mut prefix = frame_before.get(from..).unwrap_or_default().to_vec();
     let mut seen = BTreeSet::new();
     let mut held = 0u64;
-    for chunk in units.iter().flat_map(|unit| &unit.base) {
+    for chunk in units.iter().filter(|unit| unit.size > 0).flat_map(|unit| &unit.base) {
         if held.saturating_add(chunk.size) > FRAME_PREFIX || !seen.insert(chunk.id) {
             continue;
         }

@@ -2,13 +2,14 @@
 //!
 //! No hash travels. The receiver owns the old tree, applies the operations,
 //! and compares the root it computes with the signed one. An edit whose base
-//! is the empty root is a snapshot (specs/edit.md, E-1 to E-14).
+//! is the empty root is a snapshot (specs/edit.md, E-1 to E-15).
 
 mod apply;
 mod columns;
 mod encode;
 mod frame;
 mod operation;
+mod patch;
 mod plan;
 mod varint;
 

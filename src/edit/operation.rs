@@ -1,11 +1,13 @@
 //! What an edit says, in memory: operations on the old tree, in path order.
 
 use super::EditError;
+use super::patch::{self, Hunk};
 use crate::entry::{Chunk, ChunkList, Content, Entry};
 use crate::id::ObjectId;
 use crate::object::{ObjectSource, ReadError};
 use crate::path::ConfigPath;
 use crate::tree::{Leaf, Tree};
+use bytes::Bytes;
 
 /// An operation and where in the old tree it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +38,12 @@ pub(super) enum Kind {
     Symlink,
 }
 
-/// New content: in one piece, or for a large file chunk by chunk.
+/// New content: in one piece, for a large file chunk by chunk, or as what differs from its base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
     Whole(u64),
     Pieces(Vec<Piece>),
+    Patched(Vec<Hunk>),
 }
 
 /// A run of a large file's chunks.
@@ -97,6 +100,7 @@ impl Body {
         let (whole, pieces) = match self {
             Self::Whole(size) => (Some(*size), &[][..]),
             Self::Pieces(pieces) => (None, &pieces[..]),
+            Self::Patched(hunks) => (Some(patch::insertion(hunks)), &[][..]),
         };
         let new = pieces.iter().flat_map(|piece| match piece {
             Piece::New(sizes) => &sizes[..],
@@ -148,6 +152,14 @@ impl<'t, 'a, S: ObjectSource + ?Sized> OldEntries<'t, 'a, S> {
                 let list = ChunkList::decode(&bytes, size).map_err(|_| ReadError::Damaged(object))?;
                 Ok(list.0)
             }
+        }
+    }
+
+    /// The base of a patched file, which is one blob.
+    pub(super) fn blob(&mut self, position: u64) -> Result<Bytes, EditError> {
+        match self.get(position)?.1 {
+            Entry::File { content: Content::Blob { id, .. }, .. } => Ok(self.source.read(&id.into())?),
+            _ => Err(EditError::Malformed("patches what is no small file")),
         }
     }
 

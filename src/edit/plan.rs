@@ -3,6 +3,7 @@
 use super::EditError;
 use super::columns::is_large;
 use super::operation::{Base, Body, Kind, OldEntries, Operation, Piece, Placed};
+use super::patch::{self, Hunk};
 use crate::entry::{Chunk, ChunkList, Content, Entry};
 use crate::id::ObjectId;
 use crate::object::{ObjectSource, ReadError};
@@ -21,6 +22,14 @@ fn object(entry: &Entry) -> Option<ObjectId> {
         Entry::Symlink { .. } => None,
         Entry::File { content: Content::Blob { id, .. }, .. } => Some((*id).into()),
         Entry::File { content: Content::Chunked { id, .. }, .. } => Some((*id).into()),
+    }
+}
+
+/// The object of a small file.
+fn blob(entry: &Entry) -> Option<ObjectId> {
+    match entry {
+        Entry::File { content: Content::Blob { id, .. }, .. } => Some((*id).into()),
+        _ => None,
     }
 }
 
@@ -52,11 +61,19 @@ impl<'c> Leaving<'c> {
     }
 }
 
+/// Whether files that have a base are told by what differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patching {
+    Yes,
+    No,
+}
+
 /// Plans the operations of a difference. `new` holds the new objects.
 pub(super) fn plan<S, N>(
     changes: &[TreeChange],
     old: &mut OldEntries<'_, '_, S>,
     new: &N,
+    patching: Patching,
 ) -> Result<Vec<Placed>, EditError>
 where
     S: ObjectSource + ?Sized,
@@ -73,7 +90,7 @@ where
                     Operation::SetMode
                 } else {
                     let base = object(before).map(|_| position);
-                    let body = body(after, base, old, new)?;
+                    let body = body(after, base, old, new, patching)?;
                     Operation::Replace { kind: kind(after), body }
                 }
             }
@@ -89,7 +106,7 @@ where
                         };
                         let operation = Operation::Add { path, kind, body: Body::Whole(0), base };
                         let from = Placed { position, operation: operation.clone() }.base();
-                        let body = body(after, from, old, new)?;
+                        let body = body(after, from, old, new, patching)?;
                         let Operation::Add { path, kind, base, .. } = operation else { continue };
                         Operation::Add { path, kind, body, base }
                     }
@@ -138,19 +155,26 @@ fn chunks<N: ObjectSource + ?Sized>(entry: &Entry, new: &N) -> Result<Vec<Chunk>
     Ok(ChunkList::decode(&bytes, *size).map_err(|_| ReadError::Damaged(object))?.0)
 }
 
-/// How the new content is sent: whole, or as the chunks that the base has not.
+/// How the new content is sent: whole, as what the base has not, or as the chunks that it has not.
 fn body<S, N>(
     entry: &Entry,
     base: Option<u64>,
     old: &mut OldEntries<'_, '_, S>,
     new: &N,
+    patching: Patching,
 ) -> Result<Body, EditError>
 where
     S: ObjectSource + ?Sized,
     N: ObjectSource + ?Sized,
 {
     if !is_large(entry) {
-        return Ok(Body::Whole(entry.size()));
+        let hunks = match (patching, base, blob(entry)) {
+            (Patching::Yes, Some(base), Some(id)) if old.get(base).is_ok_and(|(_, e)| blob(e).is_some()) => {
+                patch::hunks(&old.blob(base)?, &new.read(&id)?)
+            }
+            _ => None,
+        };
+        return Ok(hunks.map_or(Body::Whole(entry.size()), Body::Patched));
     }
     let mut at_old = BTreeMap::new();
     if let Some(base) = base {
@@ -178,10 +202,13 @@ pub(super) fn contents<N: ObjectSource + ?Sized>(
 ) -> Result<Vec<Piecewise>, EditError> {
     match (entry, body) {
         (Entry::Symlink { target }, _) => Ok(vec![Piecewise::Text(target.as_str().to_owned())]),
+        (Entry::File { content: Content::Blob { id, .. }, .. }, Body::Patched(hunks)) => {
+            Ok(vec![Piecewise::Inserted((*id).into(), hunks.clone())])
+        }
         (Entry::File { content: Content::Blob { id, .. }, .. }, _) => {
             Ok(vec![Piecewise::Object((*id).into())])
         }
-        (_, Body::Whole(_)) => Ok(Vec::new()),
+        (_, Body::Whole(_) | Body::Patched(_)) => Ok(Vec::new()),
         (_, Body::Pieces(pieces)) => {
             let mut chunks = chunks(entry, new)?.into_iter();
             let mut contents = Vec::new();
@@ -205,5 +232,7 @@ pub(super) fn contents<N: ObjectSource + ?Sized>(
 /// Where the bytes of one unit are.
 pub(super) enum Piecewise {
     Object(ObjectId),
+    /// What hunks insert into the base to make this object.
+    Inserted(ObjectId, Vec<Hunk>),
     Text(String),
 }
