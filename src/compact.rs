@@ -102,7 +102,7 @@ impl<'a> Before<'a> {
         let (mut files, mut bytes) = (0, 0);
         for bundle in &head.listed {
             let old = self.leaves.get(&bundle.index)?;
-            let EditHead { length, .. } = bundle.edit?;
+            let length = bundle.edit.as_ref()?.length;
             let changed = CompactBundle {
                 index: bundle.index,
                 root: bundle.leaf.root,
@@ -155,7 +155,8 @@ impl<'a> Before<'a> {
             };
             files = files.checked_add(changed.files)?;
             bytes = bytes.checked_add(changed.bytes)?;
-            let edit = Some(EditHead { base: EditBase::Logged, length: changed.length });
+            let edit = EditHead { base: EditBase::Logged, length: changed.length, before: Vec::new() };
+            let edit = Some(edit);
             listed.push(ListedBundle { index: changed.index, leaf, edit });
         }
         let mut hashes: BTreeMap<u64, ProofHash> =

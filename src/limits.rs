@@ -10,8 +10,6 @@ use core::time::Duration;
 pub const KIB: u64 = 1024;
 /// One MiB.
 pub const MIB: u64 = 1024 * KIB;
-/// One GiB.
-pub const GIB: u64 = 1024 * MIB;
 
 /// Longest path of a configuration file, in bytes, separators included.
 pub const MAX_PATH: usize = 1024;
@@ -33,7 +31,7 @@ pub const CHUNK_AVERAGE: u32 = 64 * 1024;
 /// Largest chunk.
 pub const CHUNK_MAX: u32 = 256 * 1024;
 /// Largest file.
-pub const MAX_FILE: u64 = GIB;
+pub const MAX_FILE: u64 = 256 * MIB;
 /// Most chunks that one file can have: every chunk but the last is at least [`CHUNK_MIN`].
 pub const MAX_CHUNKS: usize = (MAX_FILE / CHUNK_MIN as u64) as usize + 1;
 
@@ -48,8 +46,8 @@ pub const MAX_OBJECT: u64 = 4 * MIB;
 
 /// Most files of one bundle.
 pub const MAX_FILES: u64 = 2_000_000;
-/// Most bytes of content of one bundle.
-pub const MAX_BUNDLE: u64 = 16 * GIB;
+/// Most bytes of content of one bundle: its snapshot fits an edit, however badly it packs.
+pub const MAX_BUNDLE: u64 = 400 * MIB;
 /// Most bundles of one release.
 pub const MAX_BUNDLES: usize = 100_000;
 /// Most layers of a host.
@@ -73,8 +71,10 @@ pub const FRAME_CONTENT: u64 = 16 * MIB;
 pub const FRAME_PREFIX: u64 = 16 * MIB;
 /// Bytes of the frame before that stand in the prefix of the next one.
 pub const FRAME_TAIL: u64 = 8 * MIB;
+/// Most trees on the way from what a replica holds to what was signed, in one update of a bundle.
+pub const MAX_WAYPOINTS: usize = 4;
 /// Largest section of operations of an edit, unpacked.
-pub const MAX_OPERATIONS: u64 = 256 * MIB;
+pub const MAX_OPERATIONS: u64 = 96 * MIB;
 
 /// Deepest nesting of an encoded document.
 pub const MAX_NESTING: usize = 8;
@@ -190,6 +190,14 @@ pub const MAX_RECORD: u64 = MAX_DOCUMENT + MAX_BUNDLES as u64 * (MAX_NAME as u64
 pub const CACHED_EDITS: usize = 64;
 /// Most bytes of such edits.
 pub const CACHED_EDIT_BYTES: u64 = 256 * MIB;
+/// Most bytes of snapshots that a relay makes ahead and keeps at hand.
+pub const SNAPSHOT_BYTES: u64 = 256 * MIB;
+/// A bundle with fewer bytes than this has its snapshot made when it is asked for.
+pub const SNAPSHOT_FROM: u64 = 64 * KIB;
+/// What can wait is done when no release has come for so long, ...
+pub const TEND_AFTER: Duration = Duration::from_secs(1);
+/// ... and at the latest so long after one.
+pub const TEND_WITHIN: Duration = Duration::from_secs(30);
 /// Most updates that a relay keeps ready for children that stand alike.
 pub const PREPARED_UPDATES: usize = 16;
 /// A store smaller than this is not collected.
@@ -197,8 +205,10 @@ pub const COLLECT_FROM: u64 = 32 * MIB;
 /// Most fetches of missing objects in a row before a snapshot is taken instead.
 pub const MAX_REPAIR_ROUNDS: usize = 16;
 
-/// Releases that a replica keeps whole, the newest included.
+/// Releases that a replica keeps whole in any case, the newest included.
 pub const RETAINED_RELEASES: u64 = 8;
+/// Most releases that a replica with children keeps, as long as they take little room.
+pub const LOGGED_RELEASES: u64 = 1024;
 
 const _: () = {
     assert!(MAX_SEGMENT <= MAX_PATH);
@@ -215,6 +225,8 @@ const _: () = {
     assert!((NODE_MAX_ENTRIES as u64) * (MAX_PATH as u64 + MAX_SYMLINK as u64 + 32) <= MAX_OBJECT);
     assert!(NODE_BITS * (MAX_LEVEL as u32 + 1) <= 64);
     assert!(MAX_FILE <= MAX_BUNDLE);
+    // What does not pack grows by less than a 256th.
+    assert!((MAX_BUNDLE + MAX_OPERATIONS) / 256 * 257 <= MAX_EDIT, "every bundle has a snapshot");
     assert!(MAX_OBJECT <= MAX_OBJECTS_ANSWER);
     assert!(MAX_RECORD <= MAX_FRAME, "the head of an update that lists all bundles fits a frame");
     assert!((MAX_OBJECTS_PER_REQUEST as u64) * 40 + 1024 <= MAX_FRAME);
@@ -225,5 +237,6 @@ const _: () = {
     assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
     assert!(MAX_EDIT < 1 << 32 && MAX_RELEASE_RECORD < 1 << 32, "a store keeps lengths in 32 bits");
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
+    assert!(RETAINED_RELEASES <= LOGGED_RELEASES);
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };

@@ -6,7 +6,7 @@
 use crate::acceptance::Accepted;
 use crate::compact::CompactHead;
 use crate::encode_as_array;
-use crate::id::{ObjectId, ProofHash};
+use crate::id::{NodeId, ObjectId, ProofHash};
 use crate::path::{BundleName, ChannelName};
 use crate::release::BundleLeaf;
 use bytes::Bytes;
@@ -172,15 +172,39 @@ pub struct ListedBundle {
 }
 encode_as_array!(ListedBundle { index, leaf, edit });
 
-/// An edit that follows as raw bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Edits of one bundle that follow as raw bytes, each to what the one before gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditHead {
-    /// What it applies to.
+    /// What the first applies to.
     pub base: EditBase,
-    /// Its bytes.
+    /// Bytes of the last, which leads to the signed root.
+    pub length: u64,
+    /// Those that go before it: a snapshot that was made earlier, say.
+    pub before: Vec<Waypoint>,
+}
+encode_as_array!(EditHead { base, length, before });
+
+impl EditHead {
+    /// Bytes of each edit, in order.
+    pub fn lengths(&self) -> impl Iterator<Item = u64> + '_ {
+        self.before.iter().map(|waypoint| waypoint.length).chain([self.length])
+    }
+}
+
+/// An edit to a tree on the way to the signed one. No signature covers it: the
+/// grant bounds it, and the root after the last edit decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waypoint {
+    /// The root that it leads to.
+    pub root: NodeId,
+    /// Files of that tree.
+    pub files: u64,
+    /// Bytes of that tree.
+    pub bytes: u64,
+    /// Bytes of the edit.
     pub length: u64,
 }
-encode_as_array!(EditHead { base, length });
+encode_as_array!(Waypoint { root, files, bytes, length });
 
 /// What an edit in an update applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,8 +16,9 @@ use crate::id::{Chain, EditHash, NodeId, ProofHash, ReleaseHash};
 use crate::merkle;
 use crate::object::{ObjectSink, ObjectSource};
 use crate::path::{BundleName, ChannelName};
+use crate::protocol::Waypoint;
 use crate::release::{BundleLeaf, Release};
-use crate::tree::empty_root;
+use crate::tree::{Totals, empty_root};
 use crate::trust::{Grant, VerifiedTrust};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -118,6 +119,18 @@ impl VerifiedRelease {
         Offer { release: self.accepted(), previous: self.release.previous }
     }
 
+    /// Whether a tree of a bundle keeps the grant's limits.
+    fn check_limits(&self, bundle: &BundleName, totals: Totals) -> Result<(), VerifyError> {
+        let limits = &self.grant.limits;
+        let limits = [("files", totals.files, limits.files), ("bytes", totals.bytes, limits.bytes)];
+        match limits.into_iter().find(|(_, given, allowed)| given > allowed) {
+            None => Ok(()),
+            Some((what, given, allowed)) => {
+                Err(VerifyError::OverGrant { bundle: bundle.clone(), what, given, allowed })
+            }
+        }
+    }
+
     /// Verifies leaves of bundles, by index, against the signed Merkle root.
     pub fn bundles(
         self,
@@ -137,15 +150,7 @@ impl VerifiedRelease {
             return Err(refuse("the bundles are out of order"));
         }
         for leaf in leaves.values() {
-            let limits = [
-                ("files", leaf.files, self.grant.limits.files),
-                ("bytes", leaf.bytes, self.grant.limits.bytes),
-            ];
-            if let Some((what, given, allowed)) =
-                limits.into_iter().find(|(_, given, allowed)| given > allowed)
-            {
-                return Err(VerifyError::OverGrant { bundle: leaf.name.clone(), what, given, allowed });
-            }
+            self.check_limits(&leaf.name, leaf.totals())?;
         }
         let by_name = leaves.keys().copied().collect();
         Ok(VerifiedBundles { release: self, leaves, by_name })
@@ -166,6 +171,14 @@ pub struct VerifiedBundles {
 pub struct Admitted<'e> {
     declared: Declared,
     name: BundleName,
+    base: NodeId,
+    edit: &'e [u8],
+}
+
+/// An edit to a tree that nobody signed, on the way to one that somebody did.
+#[derive(Debug, Clone)]
+pub struct Passage<'e> {
+    declared: Declared,
     base: NodeId,
     edit: &'e [u8],
 }
@@ -242,6 +255,21 @@ impl VerifiedBundles {
         Ok(Admitted { declared, name: name.clone(), base, edit })
     }
 
+    /// Admits an edit to a tree on the way to the signed one: the grant bounds
+    /// what it may unpack, and the edit after it decides.
+    pub fn admit_waypoint<'e>(
+        &self,
+        name: &BundleName,
+        base: NodeId,
+        waypoint: &Waypoint,
+        edit: &'e [u8],
+    ) -> Result<Passage<'e>, VerifyError> {
+        let (_, declared) = self.declared(name)?;
+        let totals = Totals { files: waypoint.files, bytes: waypoint.bytes };
+        self.release.check_limits(name, totals)?;
+        Ok(Passage { declared: Declared { root: waypoint.root, totals, ..declared }, base, edit })
+    }
+
     /// A bundle that did not change: its tree is held and its root is the signed one.
     pub fn unchanged(&self, name: &BundleName, held: NodeId) -> Option<AppliedBundle> {
         (self.root(name) == Some(held)).then(|| AppliedBundle { name: name.clone(), root: held })
@@ -257,6 +285,18 @@ impl Admitted<'_> {
     {
         edit::apply(source, self.base, self.edit, &self.declared, sink)?;
         Ok(AppliedBundle { name: self.name.clone(), root: self.declared.root })
+    }
+}
+
+impl Passage<'_> {
+    /// Applies the edit. The new objects are good for nothing but to be the
+    /// base of the next edit, until that leads to a signed root.
+    pub fn apply<S, W>(&self, source: &S, sink: &mut W) -> Result<(), EditError>
+    where
+        S: ObjectSource + ?Sized,
+        W: ObjectSink + ?Sized,
+    {
+        edit::apply(source, self.base, self.edit, &self.declared, sink)
     }
 }
 

@@ -75,7 +75,7 @@ def operations(data, old, most, size):
     form = data.take(1)[0]
     require(form in (1, 2), "unknown format")
     count, length = data.integer(), data.integer()
-    require(count <= most and length <= min(count * 1152 + size + size // 16384 * 8, 256 * MIB), "too many operations")
+    require(count <= most and length <= min(count * 1152 + size + size // 16384 * 8, 96 * MIB), "too many operations")
     columns = Input(data.take(length) if form == 1 else unpack(data.take(data.integer()), b"", length))
     tags, steps, position = columns.take(count), [], 0
     for tag in tags:
@@ -150,7 +150,7 @@ def pieces(columns):
 
 
 def limited(count):
-    require(count <= 65537, "chunks of a file")
+    require(count <= 16385, "chunks of a file")
     return count
 
 
@@ -270,7 +270,7 @@ def apply_edit(edit, old, files, size, blobs):
             for piece in step.body:
                 chunks += [blob() for _ in piece[1]] if piece[0] == "new" else base[piece[1] : piece[1] + piece[2]]
             length = sum(size for _, size in chunks)
-            require(MIB < length <= 1 << 30, "size of a file of chunks")
+            require(MIB < length <= 1 << 28, "size of a file of chunks")
             changes[path] = File(step.kind == 1, length, derive("chunk list", chunk_list(chunks)), chunks)
     entries = dict(old.entries)
     for path, entry in changes.items():

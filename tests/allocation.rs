@@ -41,7 +41,7 @@ fn decoders() -> Vec<(&'static str, Decode)> {
         ("trust", Box::new(|bytes| drop(Trust::unverified(bytes)))),
         ("COSE_Sign1", Box::new(|bytes| drop(cose::claimed_keys(DocumentKind::Release, bytes)))),
         ("node", Box::new(|bytes| drop(Node::decode(NodeId::from_bytes([0; 32]), bytes)))),
-        ("chunk list", Box::new(|bytes| drop(ChunkList::decode(bytes, 1 << 30)))),
+        ("chunk list", Box::new(|bytes| drop(ChunkList::decode(bytes, 1 << 28)))),
         ("plan", Box::new(|bytes| drop(Plan::decode(bytes)))),
         ("opening", Box::new(|bytes| drop(codec::decode::<Opening>(bytes, LIMIT)))),
         ("publication", Box::new(|bytes| drop(codec::decode::<Publication>(bytes, LIMIT)))),

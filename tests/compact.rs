@@ -34,7 +34,7 @@ fn head(before: &Step, step: &Step, indices: &[u64]) -> (UpdateHead, Vec<Bytes>)
             continue;
         }
         let edit = Bytes::from(step.edits[&leaf.name].clone());
-        let edit_head = EditHead { base: EditBase::Logged, length: edit.len() as u64 };
+        let edit_head = EditHead { base: EditBase::Logged, length: edit.len() as u64, before: Vec::new() };
         listed.push(ListedBundle { index: *index, leaf: leaf.clone(), edit: Some(edit_head) });
         edits.push(edit);
     }
@@ -79,7 +79,8 @@ fn what_cannot_be_rebuilt_is_not_left_out() {
     // A snapshot in place of the log's edit, another edit, and a list that is all there is.
     let (good, edits) = head(&steps[0], &steps[1], &[0, 1, 2]);
     let mut snapshot = good.clone();
-    snapshot.listed[0].edit = Some(EditHead { base: EditBase::Empty, length: edits[0].len() as u64 });
+    snapshot.listed[0].edit =
+        Some(EditHead { base: EditBase::Empty, length: edits[0].len() as u64, before: Vec::new() });
     assert_eq!(before.compact(&snapshot, &edits), None);
     assert_eq!(before.compact(&good, &[Bytes::from_static(b"another")]), None);
     let all = UpdateHead { keep_others: false, ..good.clone() };

@@ -286,7 +286,7 @@ fn messages(step: &Step) -> Vec<Decoder> {
         interest: interest.clone(),
         standing: standing.clone(),
     };
-    let edit = Some(EditHead { base: EditBase::Held, length: 9 });
+    let edit = Some(EditHead { base: EditBase::Held, length: 9, before: Vec::new() });
     let listed = ListedBundle { index: 0, leaf: step.leaves[0].clone(), edit };
     let head = UpdateHead {
         subscription: 1,

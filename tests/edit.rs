@@ -233,10 +233,10 @@ fn pieces_of_many_large_files_follow() {
     let mut old_objects = ObjectMap::new();
     let mut new_objects = ObjectMap::new();
     let (mut old, mut new) = (Changes::new(), Changes::new());
-    for file in 0u64..2 {
+    for file in 0u64..8 {
         let chunk =
             |n: u64| Chunk { id: BlobId::of(&[file.to_le_bytes(), n.to_le_bytes()].concat()), size: 16384 };
-        let mut list = ChunkList((0..65_536).map(chunk).collect());
+        let mut list = ChunkList((0..16_384).map(chunk).collect());
         let path = ConfigPath::new(&format!("large-{file}")).unwrap();
         let content = chunking::store_list(&list, &mut old_objects).unwrap();
         old.insert(path.clone(), Some(Entry::File { content, executable: false }));

@@ -5,7 +5,7 @@ use crate::slots::{Report, Slots};
 use crate::{AgentConfig, AgentError};
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, follow};
+use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint};
 use std::future::Future;
@@ -88,9 +88,11 @@ pub async fn run(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
+    let tending = replica.clone().tend(Tending::Follows);
     let agent = Agent { name, replica, activation, interest, report, events, active: 0, files: 0 };
     tokio::select! {
         () = following => {}
+        () = tending => {}
         () = agent.activate_all() => {}
         () = shutdown => {}
     }

@@ -41,13 +41,7 @@ pub(crate) async fn take(
     // One at a time: of two that race, the second finds the first's release in its way.
     let _turn = shared.publishing.lock().await;
     let taking = replica.clone();
-    let outcome = tokio::task::spawn_blocking(move || {
-        let received = taking.receive(&update, &Interest::All, Rule::Origin);
-        if let Err(error) = taking.collect() {
-            tracing::warn!(%error, "collection failed; nothing is lost");
-        }
-        received
-    });
+    let outcome = tokio::task::spawn_blocking(move || taking.receive(&update, &Interest::All, Rule::Origin));
     match outcome.await.map_err(|_| ReplicaError::Stopped)? {
         Ok(Received::Held(held)) => {
             let accepted: Accepted = held.accepted();

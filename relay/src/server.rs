@@ -6,7 +6,7 @@ use crate::{RelayConfig, RelayError};
 use rootcast::limits::{MAX_CHILDREN, SHUTDOWN_WAIT};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast_replica::{Follow, FollowEvent, Member, Replica, follow};
+use rootcast_replica::{Follow, FollowEvent, Member, Replica, Tending, follow};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint, Handshake};
 use std::collections::BTreeMap;
@@ -92,6 +92,9 @@ pub async fn run(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(own_status(shared.clone()));
+    for replica in shared.replicas.values() {
+        tasks.spawn(replica.clone().tend(Tending::Serves));
+    }
     if !shared.is_origin {
         for replica in shared.replicas.values() {
             tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));

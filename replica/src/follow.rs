@@ -277,13 +277,7 @@ async fn attempt(
     let update = Arc::new(update);
     for _ in 0..MAX_REPAIR_ROUNDS {
         let (taking, update, interest) = (replica.clone(), update.clone(), interest.clone());
-        let outcome = blocking(move || {
-            let received = taking.receive(&update, &interest, Rule::Follow)?;
-            if let Err(error) = taking.collect() {
-                tracing::warn!(%error, "collection failed; nothing is lost");
-            }
-            Ok(received)
-        });
+        let outcome = blocking(move || taking.receive(&update, &interest, Rule::Follow));
         match outcome.await {
             Ok(Received::Held(held)) => {
                 let number = held.accepted().number;

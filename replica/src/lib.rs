@@ -16,6 +16,7 @@ mod outgoing;
 mod receive;
 mod repair;
 mod session;
+mod snapshot;
 mod update;
 
 pub use daemon::{ConfigError, read_config, signalled};
@@ -26,6 +27,8 @@ pub use outgoing::Outgoing;
 use outgoing::Prepared;
 pub use receive::{Received, Rule};
 pub use session::{Pushed, answer_objects, pull, receive_update};
+use snapshot::Snapshots;
+pub use snapshot::Tending;
 pub use update::Update;
 
 use cache::EditCache;
@@ -91,6 +94,7 @@ pub struct Replica {
     receiving: Mutex<()>,
     cache: EditCache,
     prepared: Prepared,
+    snapshots: Snapshots,
     repair: Notify,
     withheld: Notify,
     healed: AtomicU64,
@@ -135,6 +139,7 @@ impl Replica {
             receiving: Mutex::default(),
             cache: EditCache::default(),
             prepared: Prepared::default(),
+            snapshots: Snapshots::default(),
             repair: Notify::new(),
             withheld: Notify::new(),
             healed: AtomicU64::new(0),

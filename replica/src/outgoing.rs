@@ -5,13 +5,13 @@ use crate::{Held, Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::compact::{Before, CompactHead};
-use rootcast::edit;
+use rootcast::edit::{self, Effort};
 use rootcast::id::{EditHash, NodeId};
 use rootcast::limits::{CACHED_EDIT_BYTES, PREPARED_UPDATES};
 use rootcast::merkle;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
-use rootcast::protocol::{EditBase, EditHead, Interest, ListedBundle, Standing, UpdateHead};
+use rootcast::protocol::{EditBase, EditHead, Interest, ListedBundle, Standing, UpdateHead, Waypoint};
 use rootcast::release::BundleLeaf;
 use rootcast::tree::empty_root;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,6 +49,11 @@ impl Prepared {
         made.iter().find(|(held, _)| held == key).map(|(_, outgoing)| outgoing.clone())
     }
 
+    /// Forgets all, since better ones can be made now.
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn keep(&self, key: Key, outgoing: Arc<Outgoing>) {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         made.push_back((key, outgoing));
@@ -72,6 +77,28 @@ struct Target {
     older: Option<Accepted>,
     /// The edits of `held`, where it came just now.
     fresh: Option<BTreeMap<BundleName, Bytes>>,
+}
+
+/// How a bundle's content goes to a child.
+struct Way {
+    base: EditBase,
+    before: Vec<(Waypoint, Bytes)>,
+    last: Bytes,
+}
+
+impl Way {
+    fn direct(base: EditBase, last: Bytes) -> Self {
+        Self { base, before: Vec::new(), last }
+    }
+
+    fn head(&self) -> EditHead {
+        let before = self.before.iter().map(|(waypoint, _)| *waypoint).collect();
+        EditHead { base: self.base, length: self.last.len() as u64, before }
+    }
+
+    fn edits(self) -> impl Iterator<Item = Bytes> {
+        self.before.into_iter().map(|(_, edit)| edit).chain([self.last])
+    }
 }
 
 impl Replica {
@@ -171,14 +198,13 @@ impl Replica {
         for (index, leaf) in &covered {
             let old = target.before.as_ref().and_then(|b| b.bundles.leaf(&leaf.name));
             let old = old.filter(|_| whole.contains(&leaf.name));
-            let edit = self.edit_for(target, old, leaf).await?;
-            if keep_others && edit.is_none() && old.is_some() && at_before(index) == Some(leaf) {
+            let way = self.way(target, old, leaf).await?;
+            if keep_others && way.is_none() && old.is_some() && at_before(index) == Some(leaf) {
                 continue;
             }
-            let head =
-                edit.as_ref().map(|(base, bytes)| EditHead { base: *base, length: bytes.len() as u64 });
-            listed.push(ListedBundle { index: *index, leaf: (*leaf).clone(), edit: head });
-            edits.extend(edit.map(|(_, bytes)| bytes));
+            let edit = way.as_ref().map(Way::head);
+            listed.push(ListedBundle { index: *index, leaf: (*leaf).clone(), edit });
+            edits.extend(way.into_iter().flat_map(Way::edits));
         }
         let indices: Vec<u64> = covered.iter().map(|(index, _)| *index).collect();
         let accepted = target.held.accepted();
@@ -198,36 +224,53 @@ impl Replica {
     }
 
     /// How a child that holds `old` of a bundle gets `new`; `None` if it has it.
-    async fn edit_for(
+    async fn way(
         self: &Arc<Self>,
         target: &Target,
         old: Option<&BundleLeaf>,
         new: &BundleLeaf,
-    ) -> Result<Option<(EditBase, Bytes)>, ReplicaError> {
+    ) -> Result<Option<Way>, ReplicaError> {
         if old.map_or_else(empty_root, |old| old.root) == new.root {
             return Ok(None);
         }
         if let Some(edits) = &target.fresh {
             // A bundle without an edit here is one that did not change, met above.
             let edit = edits.get(&new.name).ok_or_else(|| ReplicaError::Incomplete(new.name.clone()))?;
-            return Ok(Some((EditBase::Logged, edit.clone())));
+            return Ok(Some(Way::direct(EditBase::Logged, edit.clone())));
         }
-        let Some(old) = old else {
-            return Ok(Some((EditBase::Empty, self.computed(empty_root(), new.root).await?)));
-        };
+        let Some(old) = old else { return Ok(Some(self.snapshot(new).await?)) };
         if old.sequence.checked_add(1) == Some(new.sequence)
             && let Ok(Some(edit)) = self.logged(new).await
             && old.chain.next(&EditHash::of(&edit)) == new.chain
         {
-            return Ok(Some((EditBase::Logged, edit)));
+            return Ok(Some(Way::direct(EditBase::Logged, edit)));
         }
-        match self.computed(old.root, new.root).await {
-            Ok(edit) => Ok(Some((EditBase::Held, edit))),
+        match self.computed(old.root, new.root, Effort::Usual).await {
+            Ok(edit) => Ok(Some(Way::direct(EditBase::Held, edit))),
             // The old tree is no longer here: then all of the new one.
             Err(ReplicaError::NeedObject(_) | ReplicaError::Edit { .. }) => {
-                Ok(Some((EditBase::Empty, self.computed(empty_root(), new.root).await?)))
+                Ok(Some(self.snapshot(new).await?))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The whole tree: the snapshot that was made ahead and the way from it, or one made now.
+    async fn snapshot(self: &Arc<Self>, new: &BundleLeaf) -> Result<Way, ReplicaError> {
+        let Some(made) = self.snapshots.find(&new.name) else {
+            return Ok(Way::direct(
+                EditBase::Empty,
+                self.computed(empty_root(), new.root, Effort::Fast).await?,
+            ));
+        };
+        if made.root == new.root {
+            return Ok(Way::direct(EditBase::Empty, made.edit.clone()));
+        }
+        match self.computed(made.root, new.root, Effort::Usual).await {
+            Ok(last) if !made.is_outgrown_by(last.len()) => {
+                Ok(Way { base: EditBase::Empty, before: vec![(made.waypoint(), made.edit.clone())], last })
+            }
+            _ => Ok(Way::direct(EditBase::Empty, self.computed(empty_root(), new.root, Effort::Fast).await?)),
         }
     }
 
@@ -238,12 +281,17 @@ impl Replica {
     }
 
     /// An edit between two trees that the store holds.
-    async fn computed(self: &Arc<Self>, from: NodeId, to: NodeId) -> Result<Bytes, ReplicaError> {
+    pub(crate) async fn computed(
+        self: &Arc<Self>,
+        from: NodeId,
+        to: NodeId,
+        effort: Effort,
+    ) -> Result<Bytes, ReplicaError> {
         let replica = self.clone();
         let make = async move {
             let encoding = tokio::task::spawn_blocking(move || {
                 let source: &dyn ObjectSource = &*replica.store;
-                edit::encode((source, from), (source, to)).inspect_err(|error| {
+                edit::encode_with((source, from), (source, to), effort).inspect_err(|error| {
                     if error.refetch().is_some() {
                         replica.request_repair();
                     }

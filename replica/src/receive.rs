@@ -3,12 +3,13 @@
 use crate::{Fresh, Held, Replica, ReplicaError, Update};
 use rootcast::acceptance::{Floors, Verdict, judge};
 use rootcast::codec;
+use rootcast::limits::MAX_WAYPOINTS;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
 use rootcast::protocol::{EditBase, Interest};
 use rootcast::release::BundleLeaf;
 use rootcast::tree::empty_root;
-use rootcast::verify::{Admitted, ReleaseRecord, VerifiedBundles, VerifyError};
+use rootcast::verify::{Admitted, Passage, ReleaseRecord, VerifiedBundles, VerifyError};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -120,31 +121,40 @@ impl Replica {
         bundles: &VerifiedBundles,
         update: &'e Update,
         held: Option<&Held>,
-    ) -> Result<Vec<(BundleName, Admitted<'e>)>, ReplicaError> {
+    ) -> Result<Vec<Admission<'e>>, ReplicaError> {
         let before = |name: &BundleName| held.and_then(|held| held.bundles.leaf(name));
-        let mut edits: BTreeMap<&BundleName, _> = BTreeMap::new();
-        for (listed, edit) in update.listed() {
-            if let Some(edit) = edit {
-                edits.insert(&listed.leaf.name, edit);
+        let mut runs: BTreeMap<&BundleName, _> = BTreeMap::new();
+        for (listed, run) in update.listed() {
+            if let Some(run) = run {
+                runs.insert(&listed.leaf.name, run);
             }
         }
         let mut admitted = Vec::new();
         for leaf in bundles.leaves().values() {
             let name = &leaf.name;
-            let base = before(name).map_or_else(empty_root, |leaf| leaf.root);
-            match edits.get(name) {
-                None if base == leaf.root => {}
-                None => return Err(ReplicaError::Incomplete(name.clone())),
-                Some((EditBase::Logged, bytes)) => {
-                    admitted.push((name.clone(), bundles.admit_logged(name, before(name), bytes)?));
+            let held_root = before(name).map_or_else(empty_root, |leaf| leaf.root);
+            let Some(run) = runs.get(name) else {
+                if held_root == leaf.root {
+                    continue;
                 }
-                Some((EditBase::Held, bytes)) => {
-                    admitted.push((name.clone(), bundles.admit_direct(name, base, bytes)?));
-                }
-                Some((EditBase::Empty, bytes)) => {
-                    admitted.push((name.clone(), bundles.admit_direct(name, empty_root(), bytes)?));
-                }
+                return Err(ReplicaError::Incomplete(name.clone()));
+            };
+            if run.base == EditBase::Logged && run.before.is_empty() {
+                let last = bundles.admit_logged(name, before(name), run.last)?;
+                admitted.push(Admission { name: name.clone(), passages: Vec::new(), last });
+                continue;
             }
+            if run.base == EditBase::Logged || run.before.len() > MAX_WAYPOINTS {
+                return Err(VerifyError::Chain(name.clone()).into());
+            }
+            let mut base = if run.base == EditBase::Held { held_root } else { empty_root() };
+            let mut passages = Vec::new();
+            for (waypoint, edit) in &run.before {
+                passages.push(bundles.admit_waypoint(name, base, waypoint, edit)?);
+                base = waypoint.root;
+            }
+            let last = bundles.admit_direct(name, base, run.last)?;
+            admitted.push(Admission { name: name.clone(), passages, last });
         }
         Ok(admitted)
     }
@@ -154,24 +164,32 @@ impl Replica {
         &self,
         bundles: &VerifiedBundles,
         update: &Update,
-        admitted: &[(BundleName, Admitted<'_>)],
+        admitted: &[Admission<'_>],
         floors: &Floors,
         rule: Rule,
     ) -> Result<(), ReplicaError> {
         let source: &dyn ObjectSource = &*self.store;
+        for Admission { name, passages, .. } in admitted {
+            for passage in passages {
+                // Durable by itself, as the base of what follows; collected with the rest if nothing does.
+                let mut batch = self.store.begin()?;
+                passage.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
+                batch.commit(*floors)?;
+            }
+        }
         let mut batch = self.store.begin()?;
-        for (name, admitted) in admitted {
+        for Admission { name, last, .. } in admitted {
             let is_here =
                 rule == Rule::Own && bundles.root(name).is_some_and(|root| self.store.contains(&root.into()));
             if is_here {
                 continue;
             }
-            admitted.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
+            last.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
         }
         if self.keep_log {
-            for (listed, edit) in update.listed() {
-                if let Some((EditBase::Logged, bytes)) = edit {
-                    batch.put_edit(&listed.leaf.name, listed.leaf.sequence, bytes.clone())?;
+            for (listed, run) in update.listed() {
+                if let Some(run) = run.filter(|run| run.base == EditBase::Logged) {
+                    batch.put_edit(&listed.leaf.name, listed.leaf.sequence, run.last.clone())?;
                 }
             }
         }
@@ -191,14 +209,13 @@ impl Replica {
         verdict: Verdict,
         before: Option<Arc<Held>>,
     ) {
-        let logged =
-            update.listed().all(|(_, edit)| !matches!(edit, Some((EditBase::Held | EditBase::Empty, _))));
+        let logged = update.listed().all(|(_, run)| run.is_none_or(|run| run.base == EditBase::Logged));
         if verdict != Verdict::Next || !bundles.is_complete() || !logged {
             return;
         }
         let edits = update
             .listed()
-            .filter_map(|(listed, edit)| edit.map(|(_, bytes)| (listed.leaf.name.clone(), bytes.clone())))
+            .filter_map(|(listed, run)| run.map(|run| (listed.leaf.name.clone(), run.last.clone())))
             .collect();
         let held = Held { bundles: bundles.clone(), siblings: Vec::new() };
         self.fresh.send_replace(Some(Arc::new(Fresh { held: Arc::new(held), before, edits })));
@@ -224,10 +241,10 @@ impl Replica {
         if bundles.leaves().len() > 1 && !has_plan {
             return refuse("a release of several bundles needs the bundle `plan`");
         }
-        for (listed, edit) in update.listed() {
+        for (listed, run) in update.listed() {
             let before = held.and_then(|held| held.bundles.leaf(&listed.leaf.name));
-            let is_logged = match edit {
-                Some((base, _)) => base == EditBase::Logged,
+            let is_logged = match run {
+                Some(run) => run.base == EditBase::Logged,
                 None => before == Some(&listed.leaf),
             };
             if !is_logged {
@@ -240,6 +257,13 @@ impl Replica {
     pub(crate) fn count_received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+/// A bundle's edits, admitted.
+struct Admission<'e> {
+    name: BundleName,
+    passages: Vec<Passage<'e>>,
+    last: Admitted<'e>,
 }
 
 /// The leaves that are held and wanted, by index.

@@ -3,14 +3,17 @@
 use crate::session::fetch_objects;
 use crate::{Replica, ReplicaError};
 use rootcast::id::ObjectId;
-use rootcast::limits::{MAX_OBJECTS_PER_REQUEST, MAX_REPAIR_ROUNDS};
+use rootcast::limits::{
+    COLLECT_FROM, LOGGED_RELEASES, MAX_OBJECTS_PER_REQUEST, MAX_REPAIR_ROUNDS, RETAINED_RELEASES,
+};
 use rootcast::object::{ObjectSource, ReadError};
+use rootcast::release::BundleLeaf;
 use rootcast::tree::{Tree, TreeError};
 use rootcast_store::{Damage, RecordId, Retained};
 use rootcast_transport::Connection;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 impl Replica {
     /// Re-hashes the whole store; damage found counts as absent from then on.
@@ -106,6 +109,7 @@ impl Replica {
         let count = fetched.len() as u64;
         let replica = self.clone();
         blocking(move || {
+            let _turn = replica.receiving.lock().unwrap_or_else(PoisonError::into_inner);
             let mut batch = replica.store.begin()?;
             for (id, bytes) in fetched {
                 batch.write(id, bytes).map_err(TreeError::from)?;
@@ -120,41 +124,75 @@ impl Replica {
 
     /// Drops what no retained release reaches, once enough has gathered. Blocking.
     ///
+    /// A replica with a log keeps as many releases as cost little beside the
+    /// newest: who comes back from far behind then gets what changed, and not all.
+    ///
     /// # Errors
     /// When the store fails; nothing is lost then.
     pub fn collect(&self) -> Result<(), ReplicaError> {
-        let stats = self.store.stats();
+        let size = || {
+            let stats = self.store.stats();
+            stats.bytes_on_disk.max(stats.bytes_stored)
+        };
         let last = self.collected_at.load(Ordering::Relaxed);
-        if stats.bytes_on_disk < last.saturating_mul(2).saturating_add(rootcast::limits::COLLECT_FROM) {
+        if size() < last.saturating_mul(2).saturating_add(COLLECT_FROM) {
             return Ok(());
         }
-        let held = self.store.releases();
-        let newest = held.rchunks(rootcast::limits::RETAINED_RELEASES as usize).next().unwrap_or_default();
-        let Some(oldest) = newest.first().copied() else { return Ok(()) };
-        let mut retained = Retained { oldest_release: oldest, ..Retained::default() };
-        let source: &dyn ObjectSource = &*self.store;
-        let mut edits = BTreeMap::new();
-        for number in newest {
-            // An older release that is damaged is let go; the newest is repaired, and collected later.
-            let is_newest = self.held().is_some_and(|held| held.accepted().number == *number);
-            let Some(held) = self.release(*number).ok().flatten() else { continue };
-            for leaf in held.bundles.leaves().values() {
-                edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
-                let walked = Tree::open(source, leaf.root)
-                    .and_then(|tree| tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id))));
-                if let (true, Err(error)) = (is_newest, walked) {
-                    self.request_repair();
-                    return Err(error.into());
-                }
-            }
+        let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = self.held() else { return Ok(()) };
+        let mut retained = Retained { oldest_release: newest.accepted().number, ..Retained::default() };
+        let mut bytes = 0;
+        if let Err(error) = self.retain(newest.bundles.leaves(), &mut retained, &mut bytes) {
+            // It is repaired first, and collected later.
+            self.request_repair();
+            return Err(error);
         }
-        retained.edits = edits;
+        let allowed = bytes.max(COLLECT_FROM).saturating_mul(2);
+        let most = if self.keep_log { LOGGED_RELEASES } else { RETAINED_RELEASES } as usize;
+        let older = self.store.releases().into_iter().rev();
+        let older = older.filter(|number| *number < newest.accepted().number).take(most - 1);
+        for (count, number) in (1u64..).zip(older) {
+            if count >= RETAINED_RELEASES && bytes > allowed {
+                break;
+            }
+            // An older release that is damaged is let go.
+            let Some(held) = self.release(number).ok().flatten() else { continue };
+            let _ = self.retain(held.bundles.leaves(), &mut retained, &mut bytes);
+            retained.oldest_release = number;
+        }
+        let source: &dyn ObjectSource = &*self.store;
+        for root in self.snapshots.roots() {
+            let _ = Tree::open(source, root)
+                .and_then(|tree| tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id))));
+        }
         let collected = self.store.collect(&retained)?;
-        self.collected_at.store(self.store.stats().bytes_on_disk, Ordering::Relaxed);
+        self.collected_at.store(size(), Ordering::Relaxed);
         if !collected.damaged.is_empty() {
             self.request_repair();
         }
         tracing::debug!(channel = %self.channel, freed = collected.bytes_freed, "collected");
+        Ok(())
+    }
+
+    /// Retains a release's trees and the edits from there on, and adds what they take to `bytes`.
+    fn retain(
+        &self,
+        leaves: &BTreeMap<u64, BundleLeaf>,
+        retained: &mut Retained,
+        bytes: &mut u64,
+    ) -> Result<(), ReplicaError> {
+        let source: &dyn ObjectSource = &*self.store;
+        for leaf in leaves.values() {
+            let oldest = retained.edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
+            *oldest = leaf.sequence.min(*oldest);
+            Tree::open(source, leaf.root)?.objects::<TreeError>(&mut |id| {
+                let is_new = retained.objects.insert(id);
+                if is_new {
+                    *bytes = bytes.saturating_add(self.store.stored(&id).unwrap_or(0));
+                }
+                Ok(is_new)
+            })?;
+        }
         Ok(())
     }
 
@@ -164,6 +202,7 @@ impl Replica {
         let number = held.accepted().number;
         let lost = damage.contains(&Damage::Record(RecordId::Release(number)));
         if lost || self.store.release(number).ok().flatten().is_none() {
+            let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
             let record = rootcast::verify::ReleaseRecord::new(&held.bundles, &held.siblings);
             let mut batch = self.store.begin()?;
             batch.put_release(number, rootcast::codec::encode(&record).into())?;

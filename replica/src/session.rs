@@ -8,7 +8,7 @@ use rootcast::id::ObjectId;
 use rootcast::limits::{ANSWER_WAIT, MAX_EDIT, MAX_FRAME, MAX_OBJECT, MAX_OBJECTS_ANSWER};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{
-    ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateMessage, UpdateRequest,
+    EditHead, ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateMessage, UpdateRequest,
 };
 use rootcast_store::Store;
 use rootcast_transport::{Connection, PeerFault, Receiver, Sender, TransportError, frame_of};
@@ -99,7 +99,7 @@ pub async fn receive_update(peer: String, receiver: &mut Receiver) -> Result<Opt
 }
 
 fn lengths(head: &UpdateHead) -> Vec<u64> {
-    head.listed.iter().filter_map(|listed| listed.edit).map(|edit| edit.length).collect()
+    head.listed.iter().filter_map(|listed| listed.edit.as_ref()).flat_map(EditHead::lengths).collect()
 }
 
 async fn receive_edits(lengths: &[u64], receiver: &mut Receiver) -> Result<Vec<Bytes>, ReplicaError> {

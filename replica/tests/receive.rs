@@ -121,7 +121,8 @@ fn flip_everything(steady: &mut Steady<'_>) {
                 let mut edits = good.edits.clone();
                 edits[which] = flip(&edits[which], at, bit);
                 let refused = steady.flipped(&Update { head: good.head.clone(), edits });
-                let logged = good.head.listed.iter().filter_map(|listed| listed.edit).nth(which).unwrap();
+                let logged =
+                    good.head.listed.iter().filter_map(|listed| listed.edit.clone()).nth(which).unwrap();
                 assert!(refused || logged.base != EditBase::Logged, "edit {which} byte {at} bit {bit}");
             }
         }
@@ -150,7 +151,7 @@ async fn threat_08_any_flipped_byte_of_a_jump_or_snapshot_is_refused_and_the_goo
         let standing = with_first(&drafts, count).standing(&Interest::All);
         let good = update_of(&publisher.replica, &Interest::All, &standing).await.unwrap();
         let bases: Vec<_> =
-            good.head.listed.iter().filter_map(|listed| listed.edit).map(|e| e.base).collect();
+            good.head.listed.iter().filter_map(|listed| listed.edit.as_ref()).map(|e| e.base).collect();
         assert!(bases.contains(if count == 0 { &EditBase::Empty } else { &EditBase::Held }), "{bases:?}");
         let mut steady = Steady::new(|| with_first(&drafts, count), good);
         flip_everything(&mut steady);

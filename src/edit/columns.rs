@@ -1,7 +1,7 @@
 //! The operations of an edit as columns of like values (specs/edit.md, E-3 to E-7).
 
 use super::EditError;
-use super::frame;
+use super::frame::{self, Effort};
 use super::operation::{Base, Body, Kind, OldEntries, Operation, Piece, Placed, Summary};
 use super::patch::Hunk;
 use super::varint::{Input, put, put_difference};
@@ -157,7 +157,8 @@ pub(super) fn encode<S: ObjectSource + ?Sized>(
     }
     let columns = columns.concat();
     let mut head = Vec::with_capacity(columns.len() + 8);
-    let packed = if columns.len() < PACK_FROM { None } else { Some(frame::pack(&columns, &[])?) };
+    let packed =
+        if columns.len() < PACK_FROM { None } else { Some(frame::pack(&columns, &[], Effort::Usual)?) };
     match packed.filter(|packed| packed.len() + 2 < columns.len()) {
         None => {
             head.push(PLAIN);

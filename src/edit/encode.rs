@@ -2,7 +2,7 @@
 
 use super::EditError;
 use super::columns;
-use super::frame::{self, Unit};
+use super::frame::{self, Effort, Unit};
 use super::operation::{Body, OldEntries, Placed};
 use super::patch;
 use super::plan::{self, Patching, Piecewise};
@@ -25,12 +25,22 @@ where
     A: ObjectSource + ?Sized,
     B: ObjectSource + ?Sized,
 {
+    encode_with(old, new, Effort::Usual)
+}
+
+/// [`encode`], with as much work as is said.
+pub fn encode_with<A, B>(old: (&A, NodeId), new: (&B, NodeId), effort: Effort) -> Result<Vec<u8>, EditError>
+where
+    A: ObjectSource + ?Sized,
+    B: ObjectSource + ?Sized,
+{
     let old_tree = Tree::open(old.0, old.1)?;
     let new_tree = Tree::open(new.0, new.1)?;
     let changes = diff(&old_tree, &new_tree)?;
     let mut entries = OldEntries::new(&old_tree, old.0);
     let patched = plan::plan(&changes, &mut entries, new.0, Patching::Yes)?;
-    let edit = write(&patched, &changes, &mut entries, old.0, new.0)?;
+    let sources = (old.0, new.0);
+    let edit = write(&patched, &changes, &mut entries, sources, effort)?;
     let sizes = |change: &TreeChange| {
         let size = |entry: &Option<Entry>| entry.as_ref().map_or(0, Entry::size);
         size(&change.old).saturating_add(size(&change.new))
@@ -40,7 +50,7 @@ where
         return Ok(edit);
     }
     let whole = plan::plan(&changes, &mut entries, new.0, Patching::No)?;
-    let whole = write(&whole, &changes, &mut entries, old.0, new.0)?;
+    let whole = write(&whole, &changes, &mut entries, sources, effort)?;
     Ok(if whole.len() <= edit.len() { whole } else { edit })
 }
 
@@ -48,8 +58,8 @@ fn write<A, B>(
     operations: &[Placed],
     changes: &[TreeChange],
     entries: &mut OldEntries<'_, '_, A>,
-    old: &A,
-    new: &B,
+    (old, new): (&A, &B),
+    effort: Effort,
 ) -> Result<Vec<u8>, EditError>
 where
     A: ObjectSource + ?Sized,
@@ -79,7 +89,7 @@ where
                 Piecewise::Text(text) => content.extend_from_slice(text.as_bytes()),
             }
         }
-        let packed = frame::pack(&content, &prefix)?;
+        let packed = frame::pack(&content, &prefix, effort)?;
         if at + 1 < frames.len() {
             put(&mut edit, packed.len() as u64);
         }

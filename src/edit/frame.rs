@@ -17,14 +17,28 @@ fn window_log(content: u64, prefix: u64) -> u32 {
     (content + prefix).max(1).next_power_of_two().ilog2().clamp(10, 26)
 }
 
-/// How hard to try: the best for what is small, where it costs little.
-fn level(content: u64, prefix: u64) -> i32 {
-    match content + prefix {
-        size if size <= MIB => 19,
+/// How much work an edit is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Effort {
+    /// A snapshot that somebody waits for.
+    Fast,
+    /// What is made once and sent to many: the best for what is small, less the longer it would take.
+    #[default]
+    Usual,
+    /// As small as can be: a snapshot that is made ahead.
+    Best,
+}
+
+/// zstd's level for a frame.
+fn level(effort: Effort, content: u64, prefix: u64) -> i32 {
+    match (effort, content + prefix) {
+        (Effort::Best, _) => 19,
+        (Effort::Fast, _) if prefix == 0 && content > 128 * KIB => 7,
+        (_, size) if size <= MIB => 19,
         // Few new bytes: to index the long prefix is all the work, and the best level takes 30 times as long for it.
-        size if size <= 16 * MIB && content <= prefix / 8 => 12,
-        size if size <= 4 * MIB => 16,
-        size if size <= 16 * MIB => 12,
+        (_, size) if size <= 16 * MIB && content <= prefix / 8 => 12,
+        (_, size) if size <= 4 * MIB => 16,
+        (_, size) if size <= 16 * MIB => 12,
         _ => 7,
     }
 }
@@ -33,7 +47,7 @@ fn level(content: u64, prefix: u64) -> i32 {
 const SMALL_ENOUGH: usize = 256;
 
 /// Packs `content` with `prefix` before it in the window.
-pub(super) fn pack(content: &[u8], prefix: &[u8]) -> Result<Vec<u8>, EditError> {
+pub(super) fn pack(content: &[u8], prefix: &[u8], effort: Effort) -> Result<Vec<u8>, EditError> {
     let (size, before) = (content.len() as u64, prefix.len() as u64);
     if before > 128 * KIB && size <= before / 8 {
         let fast = pack_at(12, content, prefix)?;
@@ -41,7 +55,7 @@ pub(super) fn pack(content: &[u8], prefix: &[u8]) -> Result<Vec<u8>, EditError> 
             return Ok(fast);
         }
     }
-    pack_at(level(size, before), content, prefix)
+    pack_at(level(effort, size, before), content, prefix)
 }
 
 fn pack_at(level: i32, content: &[u8], prefix: &[u8]) -> Result<Vec<u8>, EditError> {

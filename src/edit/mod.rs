@@ -14,7 +14,8 @@ mod plan;
 mod varint;
 
 pub use apply::{Declared, Policy, apply};
-pub use encode::encode;
+pub use encode::{encode, encode_with};
+pub use frame::Effort;
 pub use operation::{Summary, summary};
 
 use crate::object::{ReadError, WriteError};

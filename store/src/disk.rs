@@ -302,8 +302,8 @@ impl Store for DiskStore {
     fn floors(&self) -> Floors {
         self.look().floors
     }
-    fn contains(&self, id: &ObjectId) -> bool {
-        self.sound_object(id).is_some()
+    fn stored(&self, id: &ObjectId) -> Option<u64> {
+        self.sound_object(id).map(|location| location.stored.into())
     }
     fn release(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
         self.read_hashed(|| RecordId::Release(number), |index| index.release(number))

@@ -33,8 +33,13 @@ pub trait Store: ObjectSource + Send + Sync {
     /// The highest statements accepted. They never go back (S-1).
     fn floors(&self) -> Floors;
 
+    /// Bytes that the object takes as stored; `None` if it is not held or known to be damaged.
+    fn stored(&self, id: &ObjectId) -> Option<u64>;
+
     /// Whether the object is held and not known to be damaged.
-    fn contains(&self, id: &ObjectId) -> bool;
+    fn contains(&self, id: &ObjectId) -> bool {
+        self.stored(id).is_some()
+    }
 
     /// The release record of this number; `None` if it is not held.
     ///

@@ -55,8 +55,8 @@ impl Store for MemoryStore {
     fn floors(&self) -> Floors {
         self.look().floors
     }
-    fn contains(&self, id: &ObjectId) -> bool {
-        self.look().objects.contains_key(id)
+    fn stored(&self, id: &ObjectId) -> Option<u64> {
+        self.look().objects.get(id).map(|bytes| bytes.len() as u64)
     }
     fn release(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
         Ok(self.look().releases.get(&number).cloned())
