@@ -9,6 +9,7 @@ use crate::encode_as_array;
 use crate::id::{NodeId, ObjectId, ProofHash};
 use crate::path::{BundleName, ChannelName};
 use crate::release::BundleLeaf;
+use crate::tree::Totals;
 use bytes::Bytes;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -205,6 +206,13 @@ pub struct Waypoint {
     pub length: u64,
 }
 encode_as_array!(Waypoint { root, files, bytes, length });
+
+impl Waypoint {
+    /// Files and bytes of its tree.
+    pub fn totals(&self) -> Totals {
+        Totals { files: self.files, bytes: self.bytes }
+    }
+}
 
 /// What an edit in an update applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

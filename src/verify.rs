@@ -265,7 +265,7 @@ impl VerifiedBundles {
         edit: &'e [u8],
     ) -> Result<Passage<'e>, VerifyError> {
         let (_, declared) = self.declared(name)?;
-        let totals = Totals { files: waypoint.files, bytes: waypoint.bytes };
+        let totals = waypoint.totals();
         self.release.check_limits(name, totals)?;
         Ok(Passage { declared: Declared { root: waypoint.root, totals, ..declared }, base, edit })
     }

@@ -138,7 +138,8 @@ impl Replica {
             let release = fresh.held.bundles.release().release();
             let follows = match (&standing.release, &fresh.before) {
                 (Some(at), Some(before)) => before.accepted() == *at && release.previous == Some(at.hash),
-                (None, None) => true,
+                // Once it is held there may be a better snapshot than the log's first edit.
+                (None, None) => self.held().is_none(),
                 _ => false,
             };
             // Only what the log's edits alone can bring: what a child has not

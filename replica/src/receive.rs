@@ -86,6 +86,9 @@ impl Replica {
             self.offer_fresh(&bundles, update, verdict, held.clone());
         }
         self.keep(&bundles, update, &admitted, &floors, rule)?;
+        if self.keep_log {
+            self.inherit_snapshots(&bundles, update, held.as_deref());
+        }
         let now = Arc::new(Held { bundles: bundles.clone(), siblings: update.head.siblings.clone() });
         self.held.send_replace(Some(now.clone()));
         if rule == Rule::Origin {
@@ -199,6 +202,22 @@ impl Replica {
         let trust_version = self.trust.trust().version.max(floors.trust_version);
         batch.commit(Floors { trust_version, release: Some(accepted), ..*floors })?;
         Ok(())
+    }
+
+    /// Whole trees that came in will do for our own cold children.
+    fn inherit_snapshots(&self, bundles: &VerifiedBundles, update: &Update, held: Option<&Held>) {
+        for (listed, run) in update.listed() {
+            let name = &listed.leaf.name;
+            let Some((run, leaf)) = run.zip(bundles.leaf(name)) else { continue };
+            let is_first = held.is_none_or(|held| held.bundles.leaf(name).is_none());
+            if run.base != EditBase::Empty && !(run.base == EditBase::Logged && is_first) {
+                continue;
+            }
+            match run.before.first() {
+                Some((to, edit)) => self.snapshots.inherit(name, to.root, to.totals(), edit),
+                None => self.snapshots.inherit(name, leaf.root, leaf.totals(), run.last),
+            }
+        }
     }
 
     /// Lets children have a release that is complete and whose edits are all the log's own.

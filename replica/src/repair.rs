@@ -130,12 +130,8 @@ impl Replica {
     /// # Errors
     /// When the store fails; nothing is lost then.
     pub fn collect(&self) -> Result<(), ReplicaError> {
-        let size = || {
-            let stats = self.store.stats();
-            stats.bytes_on_disk.max(stats.bytes_stored)
-        };
         let last = self.collected_at.load(Ordering::Relaxed);
-        if size() < last.saturating_mul(2).saturating_add(COLLECT_FROM) {
+        if self.store.size() < last.saturating_mul(2).saturating_add(COLLECT_FROM) {
             return Ok(());
         }
         let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +162,7 @@ impl Replica {
                 .and_then(|tree| tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id))));
         }
         let collected = self.store.collect(&retained)?;
-        self.collected_at.store(size(), Ordering::Relaxed);
+        self.collected_at.store(self.store.size(), Ordering::Relaxed);
         if !collected.damaged.is_empty() {
             self.request_repair();
         }

@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) root: NodeId,
     pub(crate) edit: Bytes,
     totals: Totals,
+    /// Whether it is as small as can be.
+    is_best: bool,
 }
 
 impl Snapshot {
@@ -57,6 +59,13 @@ impl Snapshots {
         let held: u64 = all.values().map(|made| made.edit.len() as u64).sum();
         if held.saturating_add(made.edit.len() as u64) <= SNAPSHOT_BYTES {
             all.insert(name, Arc::new(made));
+        }
+    }
+
+    /// Keeps a snapshot that came in, until there is a better one.
+    pub(crate) fn inherit(&self, name: &BundleName, root: NodeId, totals: Totals, edit: &Bytes) {
+        if totals.bytes >= SNAPSHOT_FROM && self.find(name).is_none() {
+            self.keep(name.clone(), Snapshot { root, edit: edit.clone(), totals, is_best: false });
         }
     }
 
@@ -124,7 +133,8 @@ impl Replica {
             });
             let (leaf, edit) = made.await?;
             tracing::debug!(channel = %self.channel, bundle = %leaf.name, bytes = edit.len(), "snapshot made ahead");
-            let made = Snapshot { root: leaf.root, edit: Bytes::from(edit), totals: leaf.totals() };
+            let (root, totals) = (leaf.root, leaf.totals());
+            let made = Snapshot { root, edit: Bytes::from(edit), totals, is_best: true };
             self.snapshots.keep(leaf.name, made);
             // What was made ready for cold children before is larger.
             self.prepared.clear();
@@ -137,8 +147,8 @@ impl Replica {
         let Some(made) = self.snapshots.find(&leaf.name) else {
             return true;
         };
-        if made.root == leaf.root {
-            return false;
+        if !made.is_best || made.root == leaf.root {
+            return !made.is_best;
         }
         match self.computed(made.root, leaf.root, Effort::Usual).await {
             Ok(edit) => made.is_outgrown_by(edit.len()),

@@ -54,6 +54,28 @@ async fn a_cold_child_gets_the_snapshot_made_ahead_and_the_way_from_it() {
 }
 
 #[tokio::test]
+async fn a_parent_passes_on_the_snapshot_that_it_got() {
+    let publisher = aged().await;
+    let first_update = update_of(&publisher.replica, &Interest::All, &nowhere()).await.unwrap();
+    let relay = take(&first_update).unwrap();
+    let update = update_of(&relay, &Interest::All, &nowhere()).await.unwrap();
+    assert!(first(&update).before.len() == 1 && update.edits == first_update.edits);
+    // The very first release is a snapshot itself, however it came.
+    let publisher = Publisher::new();
+    let draft = publisher.publish(&[("base", "large", Some(&noise(1, SNAPSHOT_FROM as usize)))]);
+    let update = update_of(&publisher.replica, &Interest::All, &nowhere()).await.unwrap();
+    assert!(update.edits == draft.edits.into_iter().flatten().collect::<Vec<_>>());
+    // Until there is a better one.
+    publisher.publish(&[("base", "text", Some(&Numbers::new(5).text(SNAPSHOT_FROM as usize * 4)))]);
+    let relay = take(&update_of(&publisher.replica, &Interest::All, &nowhere()).await.unwrap()).unwrap();
+    let as_it_came = update_of(&relay, &Interest::All, &nowhere()).await.unwrap();
+    relay.make_snapshots().await.unwrap();
+    let made = update_of(&relay, &Interest::All, &nowhere()).await.unwrap();
+    assert!(made.edits[0].len() < as_it_came.edits[0].len());
+    assert_eq!(state(&take(&made).unwrap()), state(&publisher.replica));
+}
+
+#[tokio::test]
 async fn an_outgrown_snapshot_is_not_sent_and_made_anew() {
     let publisher = aged().await;
     publisher.publish(&[("base", "large", Some(&noise(2, SNAPSHOT_FROM as usize)))]);

@@ -51,12 +51,34 @@ pub fn update<S: ObjectSource + ?Sized, W: ObjectSink + ?Sized>(
     writer.top(source, nodes, level)
 }
 
+/// Looks forward through a tree: one leaf is held, so that ascending paths read each once.
+struct Leaves<'a, S: ?Sized> {
+    cursor: Cursor<'a, S>,
+    entries: Vec<(ConfigPath, Entry)>,
+}
+
+impl<S: ObjectSource + ?Sized> Leaves<'_, S> {
+    fn first_from(&mut self, path: &str) -> Result<Option<ConfigPath>, TreeError> {
+        let covers = self.entries.first().is_some_and(|(first, _)| first.as_str() <= path)
+            && self.entries.last().is_some_and(|(last, _)| path <= last.as_str());
+        if !covers {
+            if !self.cursor.seek(path)? {
+                return Ok(None);
+            }
+            self.entries = self.cursor.leaf()?;
+        }
+        let at = self.entries.partition_point(|(at, _)| at.as_str() < path);
+        Ok(self.entries.get(at).map(|(at, _)| at.clone()))
+    }
+}
+
 /// Refuses what would make one path both a file and a directory.
 fn check_directories<S: ObjectSource + ?Sized>(
     tree: &Tree<'_, S>,
     changes: &Changes,
 ) -> Result<(), TreeError> {
     let mut clear = BTreeSet::new();
+    let mut leaves = Leaves { cursor: tree.cursor(0), entries: Vec::new() };
     for (path, _) in changes.iter().filter(|(_, entry)| entry.is_some()) {
         for parent in path.parents() {
             if !clear.insert(parent.to_owned()) {
@@ -73,7 +95,7 @@ fn check_directories<S: ObjectSource + ?Sized>(
         }
         // What the changes put beneath `path` meets the check above; here is what they leave there.
         let mut from = format!("{path}/");
-        while let Some((below, _)) = tree.first_from(&from)?.filter(|(below, _)| path.is_above(below)) {
+        while let Some(below) = leaves.first_from(&from)?.filter(|below| path.is_above(below)) {
             if !matches!(changes.get(&below), Some(None)) {
                 return Err(TreeError::FileAndDirectory { file: path.clone(), below });
             }

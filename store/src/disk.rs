@@ -325,6 +325,10 @@ impl Store for DiskStore {
     fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, StoreError> {
         verify::verify(self, progress)
     }
+    fn size(&self) -> u64 {
+        self.look().packs.values().map(|pack| pack.end).sum()
+    }
+
     fn stats(&self) -> Stats {
         let state = self.look();
         Stats {

@@ -89,6 +89,10 @@ pub trait Store: ObjectSource + Send + Sync {
     /// Only if reading fails in a way that is not damage.
     fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, StoreError>;
 
+    /// Bytes that it takes up, with what is dropped and not yet given back. Unlike
+    /// [`Store::stats`], told without a look at every object.
+    fn size(&self) -> u64;
+
     /// Sizes and counts.
     fn stats(&self) -> Stats;
 }

@@ -117,6 +117,10 @@ impl Store for MemoryStore {
         Ok(damage)
     }
 
+    fn size(&self) -> u64 {
+        self.stats().bytes_stored
+    }
+
     fn stats(&self) -> Stats {
         let contents = self.look();
         let edits = || contents.edits.values().flat_map(BTreeMap::values);
