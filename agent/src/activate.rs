@@ -7,7 +7,7 @@ use rootcast::id::NodeId;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
-use rootcast::tree::{Tree, TreeError};
+use rootcast::tree::{Changes, Tree, TreeError, diff, empty_root};
 use rootcast::view::{self, Layers};
 use rootcast_replica::{Held, Replica};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,10 +69,20 @@ pub struct Activation {
     replica: Arc<Replica>,
     labels: BTreeMap<String, String>,
     slots: Slots,
-    /// Layers of the active slot, once it was checked or activated.
-    active: Option<Vec<NodeId>>,
-    /// Layers of the standby slot, once it was staged.
-    standby: Option<Vec<NodeId>>,
+    /// What the active slot holds, once it was checked or activated.
+    active: Option<Shown>,
+    /// What the standby slot holds, once it was staged.
+    standby: Option<Shown>,
+}
+
+/// What a slot holds.
+#[derive(Clone)]
+struct Shown {
+    /// The layers.
+    roots: Vec<NodeId>,
+    /// Files of the view that they resolve to. Counted on the way: several layers
+    /// overlap, and to resolve them again costs as much as all their files.
+    files: u64,
 }
 
 /// What became of a held release.
@@ -117,15 +127,11 @@ impl Activation {
         if self.active.is_none() {
             self.adopt(&roots, objects)?;
         }
-        if self.active.as_ref() == Some(&roots) {
-            return Ok(Live {
-                files: self.files(&roots, objects)?,
-                report: Report::default(),
-                flipped: false,
-            });
+        if let Some(active) = self.active.as_ref().filter(|active| active.roots == roots) {
+            return Ok(Live { files: active.files, report: Report::default(), flipped: false });
         }
-        let report = self.stage(&roots, objects)?;
-        Ok(Live { files: self.files(&roots, objects)?, report, flipped: true })
+        let (report, files) = self.stage(roots, objects)?;
+        Ok(Live { files, report, flipped: true })
     }
 
     /// After a start: what `current` points to is trusted only if every byte of
@@ -137,7 +143,7 @@ impl Activation {
         let view = Layers::open(objects, roots)?.resolve()?;
         let checked = self.slots.check_active(&view, objects)?;
         if checked.is_whole() {
-            self.active = Some(roots.to_vec());
+            self.active = Some(Shown { roots: roots.to_vec(), files: view.len() as u64 });
         } else {
             tracing::info!(
                 differences = checked.differences.len(),
@@ -147,15 +153,15 @@ impl Activation {
         Ok(())
     }
 
-    fn stage(&mut self, roots: &[NodeId], objects: &dyn ObjectSource) -> Result<Report, AgentError> {
+    fn stage(&mut self, roots: Vec<NodeId>, objects: &dyn ObjectSource) -> Result<(Report, u64), AgentError> {
         let staged = match self.standby.take() {
-            Some(base) => match view::changes(objects, &base, roots) {
-                Ok(changes) => match self.slots.stage_changes(&changes, objects) {
+            Some(base) => match changes(objects, &base, &roots) {
+                Ok((changes, files)) => match self.slots.stage_changes(&changes, objects) {
                     Err(error) if error.needs_full() => {
                         tracing::info!(%error, "staging in full");
                         None
                     }
-                    staged => Some(staged?),
+                    staged => Some((staged?, files)),
                 },
                 // The old trees may be collected by now; the new ones are judged by what follows.
                 Err(error) => {
@@ -165,20 +171,23 @@ impl Activation {
             },
             None => None,
         };
-        let staged = match staged {
+        let (staged, files) = match staged {
             Some(staged) => staged,
-            None => self.slots.stage_full(&Layers::open(objects, roots)?.resolve()?, objects)?,
+            None => {
+                let view = Layers::open(objects, &roots)?.resolve()?;
+                (self.slots.stage_full(&view, objects)?, view.len() as u64)
+            }
         };
         let report = staged.report();
         let outcome = self.slots.activate(staged);
         if !matches!(outcome, Ok(_) | Err(SlotError::FlipNotDurable { .. })) {
             outcome?;
-            return Ok(report);
+            return Ok((report, files));
         }
         self.standby = self.active.take();
-        self.active = Some(roots.to_vec());
+        self.active = Some(Shown { roots, files });
         outcome?;
-        Ok(report)
+        Ok((report, files))
     }
 
     /// Brings the standby to what is live, so that the next release costs only
@@ -189,18 +198,104 @@ impl Activation {
     pub fn prepare_standby(&mut self) -> Result<(), AgentError> {
         let (Some(active), None) = (self.active.clone(), &self.standby) else { return Ok(()) };
         let store = self.replica.store().clone();
-        let view = Layers::open(&*store, &active)?.resolve()?;
+        let view = Layers::open(&*store, &active.roots)?.resolve()?;
         let _ready = self.slots.stage_full(&view, &*store)?;
         self.standby = Some(active);
         Ok(())
     }
+}
 
-    /// Files of a view. With one layer its tree knows; several overlap.
-    fn files(&self, roots: &[NodeId], objects: &dyn ObjectSource) -> Result<u64, AgentError> {
-        match roots {
-            [] => Ok(0),
-            [only] => Ok(Tree::open(objects, *only)?.totals().files),
-            _ => Ok(Layers::open(objects, roots)?.resolve()?.len() as u64),
+/// More differing paths than this are told from whole views: to look up each costs
+/// more than to read all, from about a hundredth of a tree on.
+const LOOK_UP_MOST: usize = 1000;
+
+/// What of a slot is to change for it to hold these layers, and the files that it has then.
+fn changes(objects: &dyn ObjectSource, base: &Shown, roots: &[NodeId]) -> Result<(Changes, u64), TreeError> {
+    if differing(objects, &base.roots, roots)? > LOOK_UP_MOST {
+        let after = Layers::open(objects, roots)?.resolve()?;
+        let files = after.len() as u64;
+        let mut changes: Changes = after.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
+        for (path, entry) in Layers::open(objects, &base.roots)?.resolve()? {
+            match changes.get(&path) {
+                Some(now) if now.as_ref() == Some(&entry) => drop(changes.remove(&path)),
+                Some(_) => {}
+                None => drop(changes.insert(path, None)),
+            }
         }
+        return Ok((changes, files));
+    }
+    let changes = view::changes(objects, &base.roots, roots)?;
+    if let [only] = roots {
+        return Ok((changes, Tree::open(objects, *only)?.totals().files));
+    }
+    let before = Layers::open(objects, &base.roots)?;
+    let mut files = base.files;
+    for (path, entry) in &changes {
+        match (before.get(path)?, entry) {
+            (None, Some(_)) => files += 1,
+            (Some(_), None) => files = files.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok((changes, files))
+}
+
+/// How many paths the layers differ in, one by one.
+fn differing(objects: &dyn ObjectSource, old: &[NodeId], new: &[NodeId]) -> Result<usize, TreeError> {
+    let none = empty_root();
+    let mut count = 0;
+    for at in 0..old.len().max(new.len()) {
+        let (old, new) = (old.get(at).unwrap_or(&none), new.get(at).unwrap_or(&none));
+        count += diff(&Tree::open(objects, *old)?, &Tree::open(objects, *new)?)?.len();
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootcast::chunking;
+    use rootcast::object::ObjectMap;
+    use rootcast::path::ConfigPath;
+    use rootcast::tree::update;
+
+    /// The tree of these files: number and content.
+    fn tree(objects: &mut ObjectMap, files: impl Iterator<Item = (usize, usize)>) -> NodeId {
+        let mut new = ObjectMap::new();
+        let entries = files.map(|(number, content)| {
+            let path = ConfigPath::new(&format!("d{}/f{number}", number / 50)).unwrap();
+            let content = chunking::store(format!("{content}").into(), &mut new).unwrap();
+            (path, Some(Entry::File { content, executable: false }))
+        });
+        let entries: Changes = entries.collect();
+        let (root, _) = update(objects, empty_root(), &entries, &mut new).unwrap();
+        objects.append(&mut new);
+        root
+    }
+
+    #[test]
+    fn many_changes_and_few_are_told_alike() {
+        let mut objects = ObjectMap::new();
+        let low = tree(&mut objects, (0..3000).map(|number| (number, 1)));
+        let high = tree(&mut objects, (0..3500).step_by(3).map(|number| (number, 2)));
+        // One change; a third of the files; all of them; a layer that goes.
+        let cases = [
+            vec![tree(&mut objects, (0..2999).map(|number| (number, 1))), high],
+            vec![low, tree(&mut objects, (1..3600).step_by(3).map(|number| (number, 2)))],
+            vec![tree(&mut objects, (500..3100).map(|number| (number, 3))), high],
+            vec![low],
+        ];
+        let old = vec![low, high];
+        let files = Layers::open(&objects, &old).unwrap().resolve().unwrap().len() as u64;
+        let base = Shown { roots: old.clone(), files };
+        let mut many = 0;
+        for new in cases {
+            let objects: &dyn ObjectSource = &objects;
+            let (changes, files) = changes(objects, &base, &new).unwrap();
+            assert_eq!(changes, view::changes(objects, &old, &new).unwrap());
+            assert_eq!(files, Layers::open(objects, &new).unwrap().resolve().unwrap().len() as u64);
+            many += usize::from(differing(objects, &old, &new).unwrap() > LOOK_UP_MOST);
+        }
+        assert_eq!(many, 3, "both ways are taken");
     }
 }

@@ -1,7 +1,7 @@
 //! From a source to a release: only what changed is read and hashed.
 
 use crate::config::{ConfigError, LimitExceeded, Misplaced, Rootcast};
-use crate::keys::{KeyError, SecretKey};
+use crate::keys::{KeyError, Signer};
 use crate::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
@@ -9,7 +9,7 @@ use rootcast::chunking;
 use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
-use rootcast::id::{Chain, EditHash, NodeId, PlatformId};
+use rootcast::id::{Chain, EditHash, NodeId};
 use rootcast::layers::PLAN_BUNDLE;
 use rootcast::limits::{MAX_BLOB, MAX_BUNDLES};
 use rootcast::merkle;
@@ -110,36 +110,56 @@ pub enum Stage {
 pub type Progress = dyn Fn(Stage, u64, u64) + Send + Sync;
 
 /// A source compiled: the bundles it gives, their trees in the store.
-pub(crate) struct Compiled {
+pub struct Compiled {
     bundles: BTreeMap<BundleName, (NodeId, Totals)>,
     commit: Vec<u8>,
-    /// Files put or removed.
-    pub(crate) files_changed: u64,
 }
 
-/// What this process published last, and under which settings.
+/// What a process published last, and under which settings.
 #[derive(Clone)]
-pub(crate) struct LastPublished {
-    pub(crate) settings: Rootcast,
-    pub(crate) accepted: Accepted,
+pub struct LastPublished {
+    /// The settings.
+    pub settings: Rootcast,
+    /// The release.
+    pub accepted: Accepted,
 }
 
-/// A signed release and its edits.
-pub(crate) struct Signed {
-    pub(crate) publication: Publication,
-    pub(crate) edits: Vec<Bytes>,
-    pub(crate) number: u64,
+/// A signed release and its edits, offered to nobody yet.
+pub struct Signed {
+    /// What the origin is told.
+    pub publication: Publication,
+    /// The edits of the bundles that changed, in the order of the bundles.
+    pub edits: Vec<Bytes>,
+    /// The release's number.
+    pub number: u64,
+    /// Files put or removed, those of the plan not counted.
+    pub files_changed: u64,
 }
 
-/// Compiles a source on top of what the replica holds.
-pub(crate) fn compile(
-    source: &Source,
-    settings: &Rootcast,
-    replica: &Replica,
-    last: Option<&LastPublished>,
-    allow_empty: bool,
-    progress: &Progress,
-) -> Result<Compiled, CompileError> {
+/// A release in the making, on top of what a replica holds: what it is compiled
+/// from and signed with. [`crate::Publisher`] makes one and offers it.
+pub struct Making<'a> {
+    /// The source, at the commit to publish.
+    pub source: &'a Source,
+    /// Its settings.
+    pub settings: &'a Rootcast,
+    /// The publisher's own replica of the channel.
+    pub replica: &'a Replica,
+    /// The publisher's key.
+    pub signer: &'a Signer,
+    /// When, in seconds since 1970.
+    pub issued: u64,
+    /// What this process published last; a directory is read whole without it.
+    pub last: Option<&'a LastPublished>,
+    /// Whether a source without any file may follow one that had some.
+    pub allow_empty: bool,
+    /// Told how far it is.
+    pub progress: &'a Progress,
+}
+
+/// Compiles the source; its objects are durable in the replica's store afterwards.
+fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
+    let Making { source, settings, replica, last, allow_empty, progress, .. } = *making;
     let held = replica.held();
     let since = held.as_ref().map(|held| held.bundles.release().release().commit.clone());
     let same_settings = match &since {
@@ -161,7 +181,6 @@ pub(crate) fn compile(
     let mut compiled = Compiled {
         bundles: held.as_deref().map(bundles_of).unwrap_or_default(),
         commit: source.commit().to_vec(),
-        files_changed: 0,
     };
     let mut batch = replica.store().begin()?;
     let mut new = read(source, settings, &changes, &mut *batch, progress)?;
@@ -178,9 +197,6 @@ pub(crate) fn compile(
         let failed = |source| CompileError::Tree { bundle: bundle.clone(), source };
         let (root, totals) = tree::update(objects, old, &changes, &mut *batch).map_err(failed)?;
         settings.limits.check(&bundle, totals.files, totals.bytes)?;
-        if root != old {
-            compiled.files_changed += changed(objects, old, &changes).map_err(failed)?;
-        }
         // A bundle without files is no bundle; only `base` of a repository without layers stays.
         if totals.files > 0 || (bundle == base && settings.layers.is_none()) {
             compiled.bundles.insert(bundle, (root, totals));
@@ -202,16 +218,6 @@ pub(crate) fn compile(
 fn files(bundles: &BTreeMap<BundleName, (NodeId, Totals)>) -> u64 {
     let delivered = bundles.iter().filter(|(name, _)| name.as_str() != PLAN_BUNDLE);
     delivered.map(|(_, (_, totals))| totals.files).sum()
-}
-
-/// How many of the changes change something: what was only read again is not counted.
-fn changed(objects: &dyn ObjectSource, old: NodeId, changes: &tree::Changes) -> Result<u64, TreeError> {
-    let before = Tree::open(objects, old)?;
-    let mut count = 0;
-    for (path, entry) in changes {
-        count += u64::from(before.get(path)? != *entry);
-    }
-    Ok(count)
 }
 
 fn bundles_of(held: &Held) -> BTreeMap<BundleName, (NodeId, Totals)> {
@@ -324,19 +330,45 @@ fn add_plan(
     Ok(())
 }
 
-/// Makes the next release of what was compiled, with its edits, and signs it.
-pub(crate) fn sign(
-    compiled: &Compiled,
-    settings: &Rootcast,
-    replica: &Replica,
-    platform: PlatformId,
-    key: &SecretKey,
-    issued: u64,
-    progress: &Progress,
-) -> Result<Signed, CompileError> {
+impl Making<'_> {
+    /// Compiles and signs.
+    ///
+    /// # Errors
+    /// See [`CompileError`]; nothing was signed then.
+    pub fn make(&self) -> Result<Signed, CompileError> {
+        self.sign(&self.compile()?)
+    }
+
+    /// Compiles the source; what is new of it is durable in the replica's store afterwards.
+    ///
+    /// # Errors
+    /// When the source cannot be read or delivered, or the store fails.
+    pub fn compile(&self) -> Result<Compiled, CompileError> {
+        compile(self)
+    }
+
+    /// Makes the next release of what was compiled, with its edits, and signs it.
+    ///
+    /// # Errors
+    /// When an edit cannot be made, or the key is not usable.
+    pub fn sign(&self, compiled: &Compiled) -> Result<Signed, CompileError> {
+        sign(self, compiled)
+    }
+}
+
+/// Files that the release before has in bundles that are no more.
+fn files_gone(held: Option<&Held>, compiled: &Compiled) -> u64 {
+    let leaves = held.into_iter().flat_map(|held| held.bundles.leaves().values());
+    let gone = leaves.filter(|leaf| leaf.name.as_str() != PLAN_BUNDLE);
+    gone.filter(|leaf| !compiled.bundles.contains_key(&leaf.name)).map(|leaf| leaf.files).sum()
+}
+
+fn sign(making: &Making<'_>, compiled: &Compiled) -> Result<Signed, CompileError> {
+    let Making { settings, replica, signer, issued, progress, .. } = *making;
     let held = replica.held();
     let objects: &dyn ObjectSource = &**replica.store();
     let (mut leaves, mut lengths, mut edits) = (Vec::new(), Vec::new(), Vec::new());
+    let mut files_changed = files_gone(held.as_deref(), compiled);
     for (done, (name, (root, totals))) in compiled.bundles.iter().enumerate() {
         let before = held.as_ref().and_then(|held| held.bundles.leaf(name));
         let old = before.map_or_else(empty_root, |leaf| leaf.root);
@@ -347,6 +379,10 @@ pub(crate) fn sign(
         }
         let failed = |source| CompileError::Edit { bundle: name.clone(), source };
         let edit = edit::encode((objects, old), (objects, *root)).map_err(failed)?;
+        if name.as_str() != PLAN_BUNDLE {
+            let done = edit::summary(&edit).map_err(failed)?;
+            files_changed += done.added + done.copied + done.replaced + done.mode_changed + done.deleted;
+        }
         let chain = before.map_or(Chain::START, |leaf| leaf.chain).next(&EditHash::of(&edit));
         let sequence = before.map_or(0, |leaf| leaf.sequence) + 1;
         let Totals { files, bytes } = *totals;
@@ -369,12 +405,12 @@ pub(crate) fn sign(
         commit: Bytes::copy_from_slice(&compiled.commit),
         issued,
     };
-    let document = key.sign(DocumentKind::Release, platform, &release.encode())?;
+    let document = signer.sign(DocumentKind::Release, &release.encode())?;
     let publication = Publication {
         channel: settings.channel.clone(),
         release: Bytes::from(document),
         leaves,
         edits: lengths,
     };
-    Ok(Signed { publication, edits, number })
+    Ok(Signed { publication, edits, number, files_changed })
 }

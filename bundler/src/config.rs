@@ -26,9 +26,7 @@ pub enum ConfigError {
 
 /// A bundle over one of the limits that the settings set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "bundle `{bundle}` has {found} {what}, over limits.{key} = {limit}; raise it in {CONFIG_FILE} or deliver less"
-)]
+#[error("bundle `{bundle}` has {found} {what}, {}", self.advice())]
 pub struct LimitExceeded {
     /// The bundle.
     pub bundle: BundleName,
@@ -40,6 +38,17 @@ pub struct LimitExceeded {
     pub found: u64,
     /// How much there may be.
     pub limit: u64,
+}
+
+impl LimitExceeded {
+    /// What to do: a limit of the repository can be raised, one of the format cannot.
+    fn advice(&self) -> String {
+        let (key, limit) = (self.key, self.limit);
+        if [MAX_FILES, MAX_BUNDLE].contains(&limit) {
+            return format!("at most {limit}; split it into bundles in {CONFIG_FILE}");
+        }
+        format!("over limits.{key} = {limit}; raise it in {CONFIG_FILE} or deliver less")
+    }
 }
 
 /// A file whose directory has the shape of a layer, but cannot be a bundle.
@@ -336,5 +345,9 @@ mod tests {
         assert!(files.starts_with("bundle `role/web` has 3 files, over limits.files = 2"), "{files}");
         let bytes = limits.check(&bundle, 1, 101).unwrap_err().to_string();
         assert!(bytes.contains("101 bytes, over limits.bytes = 100"), "{bytes}");
+        let most = Limits::default().check(&bundle, 1, MAX_BUNDLE + 1).unwrap_err().to_string();
+        let advice =
+            format!("{} bytes, at most {MAX_BUNDLE}; split it into bundles in rootcast.toml", MAX_BUNDLE + 1);
+        assert_eq!(most, format!("bundle `role/web` has {advice}"));
     }
 }

@@ -2,7 +2,7 @@
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 use rootcast::cose::{self, DocumentKind, PublicKey, SignatureError};
 use rootcast::id::PlatformId;
 use std::fs::{File, OpenOptions};
@@ -112,5 +112,38 @@ impl SecretKey {
         let key = self.public()?.id();
         let signature = self.0.sign(&cose::to_be_signed(kind, platform, key, payload));
         Ok(cose::assemble(kind, key, payload, &signature.to_bytes()))
+    }
+}
+
+/// A publisher's key and the platform that it signs for. Who has one can have
+/// releases signed, and cannot take the key out.
+pub struct Signer {
+    key: SecretKey,
+    platform: PlatformId,
+}
+
+impl Signer {
+    /// Reads the key as [`SecretKey::load`] does.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the file.
+    pub fn load(path: &Path, platform: PlatformId) -> Result<Self, KeyError> {
+        Ok(Self { key: SecretKey::load(path)?, platform })
+    }
+
+    /// The public half.
+    ///
+    /// # Errors
+    /// As [`SecretKey::public`].
+    pub fn public(&self) -> Result<PublicKey, KeyError> {
+        self.key.public()
+    }
+
+    /// Signs a payload: a whole COSE_Sign1.
+    ///
+    /// # Errors
+    /// As [`SecretKey::public`].
+    pub fn sign(&self, kind: DocumentKind, payload: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.key.sign(kind, self.platform, payload)
     }
 }

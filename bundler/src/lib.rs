@@ -9,6 +9,6 @@ pub mod keys;
 mod publisher;
 pub mod source;
 
-pub use compile::{CompileError, Progress, Stage};
+pub use compile::{CompileError, Compiled, LastPublished, Making, Progress, Signed, Stage};
 pub use founding::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
 pub use publisher::{PublishConfig, PublishError, Published, Publisher};

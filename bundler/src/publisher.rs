@@ -1,9 +1,9 @@
 //! Publishing: catch up with the origin, compile, sign, offer; and when
 //! another publisher was faster, again on top of its release.
 
-use crate::compile::{self, CompileError, LastPublished, Progress, Signed};
+use crate::compile::{CompileError, LastPublished, Making, Progress, Signed};
 use crate::config::Rootcast;
-use crate::keys::{KeyError, SecretKey};
+use crate::keys::{KeyError, Signer};
 use crate::source::{Source, SourceLimits};
 use rootcast::limits::MAX_PUBLISH_TRIES;
 use rootcast::path::ChannelName;
@@ -107,7 +107,7 @@ pub struct Published {
 /// Publishes sources to an origin.
 pub struct Publisher {
     member: Member,
-    key: Arc<SecretKey>,
+    signer: Arc<Signer>,
     state: PathBuf,
     origin: Vec<String>,
     endpoint: Endpoint,
@@ -147,7 +147,7 @@ impl Publisher {
         let member = Member::load(&config.identity)?;
         let endpoint = Endpoint::dial_only(&member.identity)?;
         Ok(Self {
-            key: Arc::new(SecretKey::load(&config.key)?),
+            signer: Arc::new(Signer::load(&config.key, member.trust.trust().platform)?),
             state: config.state.clone(),
             origin: config.origin.clone(),
             endpoint,
@@ -184,7 +184,7 @@ impl Publisher {
         };
         self.check_grant(&settings)?;
         let replica = self.replica(&settings.channel)?;
-        let mut offered: Option<(Arc<Signed>, u64)> = None;
+        let mut offered: Option<Arc<Signed>> = None;
         for overtaken in 0..MAX_PUBLISH_TRIES {
             match self.catch_up(&replica).await {
                 // An origin that was restarted; the next try dials anew.
@@ -197,13 +197,12 @@ impl Publisher {
                 }
                 caught_up => caught_up?,
             }
-            if let Some((signed, files_changed)) = &offered
+            if let Some(signed) = &offered
                 && Self::is_held(&replica, signed)
             {
-                return Ok(Self::published(&settings, signed, *files_changed, overtaken));
+                return Ok(Self::published(&settings, signed, overtaken));
             }
-            let Some((signed, files_changed)) = self.make(source, &settings, &replica, &progress).await?
-            else {
+            let Some(signed) = self.make(source, &settings, &replica, &progress).await? else {
                 return Ok(Self::unchanged(&settings, &replica));
             };
             match self.offer(&signed).await {
@@ -214,10 +213,7 @@ impl Publisher {
                     self.last = replica
                         .held()
                         .map(|held| LastPublished { settings: settings.clone(), accepted: held.accepted() });
-                    return Ok(Published {
-                        acknowledged,
-                        ..Self::published(&settings, &signed, files_changed, overtaken)
-                    });
+                    return Ok(Published { acknowledged, ..Self::published(&settings, &signed, overtaken) });
                 }
                 Ok(PublishAnswer::Conflict(by)) => {
                     tracing::info!(
@@ -235,13 +231,13 @@ impl Publisher {
                     self.connection = None;
                 }
             }
-            offered = Some((signed, files_changed));
+            offered = Some(signed);
         }
         Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
     }
 
     fn check_grant(&self, settings: &Rootcast) -> Result<(), PublishError> {
-        let key = self.key.public()?;
+        let key = self.signer.public()?;
         let grant = self.member.trust.trust().grant(&settings.channel);
         if grant.is_some_and(|grant| grant.publishers.keys.contains(&key)) {
             return Ok(());
@@ -327,22 +323,29 @@ impl Publisher {
         settings: &Rootcast,
         replica: &Arc<Replica>,
         progress: &Arc<Progress>,
-    ) -> Result<Option<(Arc<Signed>, u64)>, PublishError> {
+    ) -> Result<Option<Arc<Signed>>, PublishError> {
         let (source, settings, replica) = (source.clone(), settings.clone(), replica.clone());
-        let (key, progress, last) = (self.key.clone(), progress.clone(), self.last.clone());
-        let platform = self.member.trust.trust().platform;
+        let (signer, progress, last) = (self.signer.clone(), progress.clone(), self.last.clone());
         let allow_empty = self.allow_empty;
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let made = tokio::task::spawn_blocking(move || {
             let source = lock(&source);
-            let compiled =
-                compile::compile(&source, &settings, &replica, last.as_ref(), allow_empty, &*progress)?;
-            let signed = compile::sign(&compiled, &settings, &replica, platform, &key, issued, &*progress)?;
+            let making = Making {
+                source: &source,
+                settings: &settings,
+                replica: &replica,
+                signer: &signer,
+                issued,
+                last: last.as_ref(),
+                allow_empty,
+                progress: &*progress,
+            };
+            let signed = making.make()?;
             // The same commit with the same content is published already: by a run that was cut off, say.
             let same_commit =
                 replica.held().is_some_and(|held| held.bundles.release().release().commit == source.commit());
             let idle = same_commit && signed.edits.is_empty();
-            Ok::<_, PublishError>((!idle).then(|| (Arc::new(signed), compiled.files_changed)))
+            Ok::<_, PublishError>((!idle).then(|| Arc::new(signed)))
         });
         made.await.map_err(|_| PublishError::Stopped)?
     }
@@ -379,7 +382,7 @@ impl Publisher {
         Ok(adopted.await.map_err(|_| PublishError::Stopped)??)
     }
 
-    fn published(settings: &Rootcast, signed: &Signed, files_changed: u64, overtaken: usize) -> Published {
+    fn published(settings: &Rootcast, signed: &Signed, overtaken: usize) -> Published {
         let document = &signed.publication.release;
         let payload = rootcast::cose::unverified_payload(rootcast::cose::DocumentKind::Release, document);
         let release = payload.ok().and_then(|payload| rootcast::release::Release::decode(&payload).ok());
@@ -387,7 +390,7 @@ impl Publisher {
             channel: settings.channel.clone(),
             number: signed.number,
             commit: release.map(|release| release.commit_hex()).unwrap_or_default(),
-            files_changed,
+            files_changed: signed.files_changed,
             edit_bytes: signed.edits.iter().map(|edit| edit.len() as u64).sum(),
             bundles: signed.publication.leaves.len() as u64,
             overtaken,

@@ -10,7 +10,9 @@ use gix::objs::{Kind, TreeRefIter};
 use rootcast::limits::{MAX_FILE, MAX_SEGMENTS, MAX_SYMLINK, SOURCE_ENTRIES_PER_FILE};
 use rootcast::path::{ConfigPath, PathFault};
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Whether git's own files are here, so that the directory must be read as a
 /// repository or not at all: never as plain files because git's are damaged.
@@ -27,6 +29,7 @@ pub(super) struct GitSource {
     revision: String,
     commit: ObjectId,
     tree: ObjectId,
+    trees: Trees,
 }
 
 impl GitSource {
@@ -44,7 +47,8 @@ impl GitSource {
         let repository =
             gix::open_opts(&place.path, options).map_err(|error| not_a_repository(Box::new(error)))?;
         let null = ObjectId::null(repository.object_hash());
-        let mut source = Self { repository, revision: revision.to_owned(), commit: null, tree: null };
+        let (revision, trees) = (revision.to_owned(), Trees::default());
+        let mut source = Self { repository, revision, commit: null, tree: null, trees };
         source.commit = source.resolve(place)?;
         source.tree = source.tree_of(place, source.commit)?;
         Ok(source)
@@ -74,8 +78,8 @@ impl GitSource {
             let (path, source) = (place.path.clone(), "not a whole commit id".into());
             return Err(SourceError::NoRevision { path, revision, source });
         }
-        let repository = self.repository.clone();
-        let mut source = Self { repository, revision, commit: self.commit, tree: self.tree };
+        let (repository, trees) = (self.repository.clone(), self.trees.clone());
+        let mut source = Self { repository, revision, commit: self.commit, tree: self.tree, trees };
         source.commit = source.resolve(place)?;
         source.tree = source.tree_of(place, source.commit)?;
         Ok(source)
@@ -145,7 +149,7 @@ impl GitSource {
     fn compare(&self, place: &Place, old: Option<ObjectId>) -> Result<Vec<Change>, Stop> {
         let entries = place.limits.files.saturating_mul(SOURCE_ENTRIES_PER_FILE);
         let mut walk = Walk {
-            repository: &self.repository,
+            source: self,
             place,
             path: Vec::new(),
             depth: 0,
@@ -196,21 +200,39 @@ impl GitSource {
     pub(super) fn read_path(&self, place: &Place, path: &ConfigPath) -> Result<Option<Vec<u8>>, SourceError> {
         let shown = printable(path.as_str().as_bytes());
         let damaged = |source: Cause| damaged(place, format!("`{shown}`"), source);
-        let mut at = Item { name: Vec::new(), mode: TREE, id: self.tree };
+        let (mut mode, mut id) = (TREE, self.tree);
         for segment in path.segments() {
-            if at.mode != TREE {
+            if mode != TREE {
                 return Ok(None);
             }
-            let found = read_tree(&self.repository, at.id, u64::MAX).map_err(&damaged)?;
-            match found.into_iter().find(|item| item.name == segment.as_bytes()) {
-                Some(item) => at = item,
+            let object = self.read_tree(id).map_err(&damaged)?;
+            let mut entries = TreeRefIter::from_bytes(&object, self.repository.object_hash());
+            // It ends at the entry, or at the first that cannot be read.
+            let found = entries
+                .find(|entry| entry.as_ref().map_or(true, |entry| entry.filename == segment.as_bytes()));
+            match found.transpose().map_err(|error| damaged(error.into()))? {
+                Some(entry) => (mode, id) = (entry.mode.value(), entry.oid.to_owned()),
                 None => return Ok(None),
             }
         }
-        if !matches!(what_is(at.mode), What::File(FileKind::Regular | FileKind::Executable)) {
+        if !matches!(what_is(mode), What::File(FileKind::Regular | FileKind::Executable)) {
             return Err(SourceError::NotAFile { path: place.path.clone(), file: shown });
         }
-        self.read_blob(at.id, place.limits.file_size).map(Some).map_err(damaged)
+        self.read_blob(id, place.limits.file_size).map(Some).map_err(damaged)
+    }
+
+    /// The bytes of a tree object.
+    fn read_tree(&self, id: ObjectId) -> Result<Arc<[u8]>, Cause> {
+        if let Some(kept) = self.trees.find(&id) {
+            return Ok(kept);
+        }
+        let object = self.repository.find_object(id)?;
+        if object.kind != Kind::Tree {
+            return Err(format!("object {id} is not a directory").into());
+        }
+        let bytes: Arc<[u8]> = object.data.as_slice().into();
+        self.trees.keep(id, &bytes);
+        Ok(bytes)
     }
 
     pub(super) fn first_parents(&self, place: &Place, count: usize) -> Result<Vec<Vec<u8>>, SourceError> {
@@ -250,12 +272,48 @@ impl From<SourceError> for Stop {
 const TREE: u16 = 0o040_000;
 
 /// One entry of a git tree object.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Item {
-    name: Vec<u8>,
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Item<'t> {
+    name: &'t [u8],
     mode: u16,
-    id: ObjectId,
+    id: &'t gix::oid,
 }
+
+/// Large tree objects that were read last, shared by the sources of one
+/// repository: a publication reads the directories at the root twice, and so
+/// does the next, which starts from them. Small ones cost nothing to read again.
+#[derive(Debug, Clone, Default)]
+struct Trees(Arc<Mutex<KeptTrees>>);
+
+type KeptTrees = VecDeque<(ObjectId, Arc<[u8]>)>;
+
+impl Trees {
+    fn kept(&self) -> MutexGuard<'_, KeptTrees> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: &ObjectId) -> Option<Arc<[u8]>> {
+        self.kept().iter().find(|(kept, _)| kept == id).map(|(_, bytes)| bytes.clone())
+    }
+
+    fn keep(&self, id: ObjectId, bytes: &Arc<[u8]>) {
+        if !(KEPT_TREE_FROM..=KEPT_TREE_MOST).contains(&bytes.len()) {
+            return;
+        }
+        let mut kept = self.kept();
+        kept.push_back((id, bytes.clone()));
+        if kept.len() > KEPT_TREES {
+            kept.pop_front();
+        }
+    }
+}
+
+/// Tree objects that are kept: an old and a new one, of the root and of a directory in it.
+const KEPT_TREES: usize = 4;
+/// A tree object of fewer bytes is not kept.
+const KEPT_TREE_FROM: usize = 64 * 1024;
+/// A tree object of more bytes is not kept: ten times what 100,000 files in one directory take.
+const KEPT_TREE_MOST: usize = 64 * 1024 * 1024;
 
 /// What a mode says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -279,20 +337,15 @@ fn what_is(mode: u16) -> What {
     }
 }
 
-/// The entries of a tree object, sorted by name; at most `limit`.
-fn read_tree(repository: &gix::Repository, id: ObjectId, limit: u64) -> Result<Vec<Item>, Cause> {
-    let object = repository.find_object(id)?;
-    if object.kind != Kind::Tree {
-        return Err(format!("object {id} is not a directory").into());
-    }
+/// The entries of a tree object, sorted by name; at most one more than `limit`.
+fn entries_of(object: &[u8], hash: gix::hash::Kind, limit: u64) -> Result<Vec<Item<'_>>, Cause> {
     let mut items = Vec::new();
-    for entry in TreeRefIter::from_bytes(&object.data, repository.object_hash()) {
+    for entry in TreeRefIter::from_bytes(object, hash) {
         if items.len() as u64 > limit {
             break; // one over: the caller counts and refuses
         }
         let entry = entry?;
-        let (name, mode) = (entry.filename.to_vec(), entry.mode.value());
-        items.push(Item { name, mode, id: entry.oid.to_owned() });
+        items.push(Item { name: entry.filename, mode: entry.mode.value(), id: entry.oid });
     }
     // Git's own order is trusted no more than the rest of the object.
     items.sort_unstable();
@@ -301,7 +354,7 @@ fn read_tree(repository: &gix::Repository, id: ObjectId, limit: u64) -> Result<V
 
 /// The comparison of two trees, or of a tree with nothing.
 struct Walk<'a> {
-    repository: &'a gix::Repository,
+    source: &'a GitSource,
     place: &'a Place,
     /// The directory that is looked at, with a `/` at its end unless it is the root.
     path: Vec<u8>,
@@ -317,27 +370,18 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Compares two directories at the current path; `None` is an empty one.
     fn directory(&mut self, old: Option<ObjectId>, new: Option<ObjectId>) -> Result<(), Stop> {
-        let old = match old {
-            Some(id) => {
-                let items = read_tree(self.repository, id, self.entries);
-                let items = items.map_err(|_| Stop::OldSide)?;
-                self.count(items).map_err(|_| Stop::OldSide)?
-            }
-            None => Vec::new(),
-        };
+        let hash = self.source.repository.object_hash();
+        let old = old.map(|id| self.source.read_tree(id)).transpose().map_err(|_| Stop::OldSide)?;
+        let old = entries_of(old.as_deref().unwrap_or_default(), hash, self.entries);
+        let old = self.count(old.map_err(|_| Stop::OldSide)?).map_err(|_| Stop::OldSide)?;
         if old.windows(2).any(|pair| matches!(pair, [one, two] if one.name == two.name)) {
             return Err(Stop::OldSide);
         }
-        let new = match new {
-            Some(id) => {
-                let items = read_tree(self.repository, id, self.entries).map_err(|source| {
-                    let shown = printable(self.path.strip_suffix(b"/").unwrap_or(&self.path));
-                    damaged(self.place, format!("directory `{shown}`"), source)
-                });
-                self.count(items?)?
-            }
-            None => Vec::new(),
-        };
+        let shown = || printable(self.path.strip_suffix(b"/").unwrap_or(&self.path));
+        let failed = |source| damaged(self.place, format!("directory `{}`", shown()), source);
+        let new = new.map(|id| self.source.read_tree(id)).transpose().map_err(failed)?;
+        let new = entries_of(new.as_deref().unwrap_or_default(), hash, self.entries).map_err(failed)?;
+        let new = self.count(new)?;
         let new = self.without_duplicates(new);
         let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
         loop {
@@ -345,7 +389,7 @@ impl Walk<'_> {
                 (None, None) => return Ok(()),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(old), Some(new)) => old.name.cmp(&new.name),
+                (Some(old), Some(new)) => old.name.cmp(new.name),
             };
             let old = if order.is_le() { old.next() } else { None };
             let new = if order.is_ge() { new.next() } else { None };
@@ -353,7 +397,7 @@ impl Walk<'_> {
         }
     }
 
-    fn count(&mut self, items: Vec<Item>) -> Result<Vec<Item>, SourceError> {
+    fn count<'t>(&mut self, items: Vec<Item<'t>>) -> Result<Vec<Item<'t>>, SourceError> {
         match self.entries.checked_sub(items.len() as u64) {
             Some(left) => {
                 self.entries = left;
@@ -367,11 +411,11 @@ impl Walk<'_> {
     }
 
     /// Drops and refuses every entry whose name is there already.
-    fn without_duplicates(&mut self, mut items: Vec<Item>) -> Vec<Item> {
+    fn without_duplicates<'t>(&mut self, mut items: Vec<Item<'t>>) -> Vec<Item<'t>> {
         items.dedup_by(|later, first| {
             let same = later.name == first.name;
             if same {
-                let path = [&self.path[..], &later.name].concat();
+                let path = [&self.path[..], later.name].concat();
                 self.refused.add(&path, Refusal::Duplicate);
             }
             same
@@ -380,34 +424,36 @@ impl Walk<'_> {
     }
 
     /// Compares two entries of one name.
-    fn entry(&mut self, old: Option<Item>, new: Option<Item>) -> Result<(), Stop> {
-        let what = |item: &Option<Item>| item.as_ref().map(|item| what_is(item.mode));
-        let (old_what, new_what) = (what(&old), what(&new));
-        let id = |item: &Option<Item>| item.as_ref().map(|item| item.id);
+    fn entry(&mut self, old: Option<Item<'_>>, new: Option<Item<'_>>) -> Result<(), Stop> {
+        let what = |item: Option<Item<'_>>| item.map(|item| what_is(item.mode));
+        let (old_what, new_what) = (what(old), what(new));
         // Another mode that says the same is no change.
-        if old_what == new_what && id(&old) == id(&new) && old_what != Some(What::Unknown) {
+        if old_what == new_what
+            && old.map(|item| item.id) == new.map(|item| item.id)
+            && old_what != Some(What::Unknown)
+        {
             return Ok(());
         }
-        let Some(name) = new.as_ref().or(old.as_ref()).map(|item| item.name.clone()) else {
+        let Some(name) = new.or(old).map(|item| item.name) else {
             return Ok(());
         };
-        let directory_of = |what, item: &Option<Item>| {
-            item.as_ref().filter(|_| what == Some(What::Directory)).map(|item| item.id)
+        let directory_of = |what, item: Option<Item<'_>>| {
+            item.filter(|_| what == Some(What::Directory)).map(|item| item.id.to_owned())
         };
-        let old_directory = directory_of(old_what, &old);
-        let new_directory = directory_of(new_what, &new);
+        let old_directory = directory_of(old_what, old);
+        let new_directory = directory_of(new_what, new);
         if let (Some(What::File(_)), None | Some(What::Directory)) = (old_what, new_what) {
-            let path = [&self.path[..], &name].concat();
+            let path = [&self.path[..], name].concat();
             let path = ConfigPath::from_bytes(&path).map_err(|_| Stop::OldSide)?;
             self.changes.push(Change::Remove(path));
         }
-        if let Some(new) = &new
+        if let Some(new) = new
             && new_directory.is_none()
         {
             self.put(new)?;
         }
         if old_directory.is_some() || new_directory.is_some() {
-            self.descend(&name, old_directory, new_directory)?;
+            self.descend(name, old_directory, new_directory)?;
         }
         Ok(())
     }
@@ -433,13 +479,13 @@ impl Walk<'_> {
     }
 
     /// Puts a file, or refuses it.
-    fn put(&mut self, item: &Item) -> Result<(), SourceError> {
+    fn put(&mut self, item: Item<'_>) -> Result<(), SourceError> {
         self.files += 1;
         let limit = self.place.limits.files;
         if self.files > limit {
             return Err(SourceError::TooManyFiles { path: self.place.path.clone(), limit });
         }
-        let path = [&self.path[..], &item.name].concat();
+        let path = [&self.path[..], item.name].concat();
         match self.file(&path, item) {
             Ok(file) => self.changes.push(Change::Put(file)),
             Err(reason) => self.refused.add(&path, reason),
@@ -447,9 +493,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn file(&self, path: &[u8], item: &Item) -> Result<SourceFile, Refusal> {
+    fn file(&self, path: &[u8], item: Item<'_>) -> Result<SourceFile, Refusal> {
         let path = ConfigPath::from_bytes(path).map_err(|error| Refusal::Path(error.reason))?;
-        let name = std::str::from_utf8(&item.name).unwrap_or_default();
+        let name = std::str::from_utf8(item.name).unwrap_or_default();
         if name.contains('/') {
             return Err(Refusal::Slash);
         }
@@ -461,27 +507,28 @@ impl Walk<'_> {
             What::Submodule => return Err(Refusal::Submodule),
             What::Directory | What::Unknown => return Err(Refusal::Mode(item.mode.into())),
         };
-        let header = match self.repository.try_find_header(item.id) {
+        let id = item.id.to_owned();
+        let header = match self.source.repository.try_find_header(id) {
             Ok(Some(header)) => header,
-            _ => return Err(Refusal::Missing(item.id.to_string())),
+            _ => return Err(Refusal::Missing(id.to_string())),
         };
         if header.kind() != Kind::Blob {
-            return Err(Refusal::WrongObject(item.id.to_string()));
+            return Err(Refusal::WrongObject(id.to_string()));
         }
         let (size, limit) = (header.size(), self.place.limits.file_size);
         if kind == FileKind::Symlink {
-            self.check_link(&path, item.id, size)?;
+            self.check_link(&path, id, size)?;
         } else if size > limit {
             return Err(Refusal::TooLarge { size, limit });
         }
-        Ok(SourceFile { path, kind, size, handle: Handle::Object(item.id) })
+        Ok(SourceFile { path, kind, size, handle: Handle::Object(id) })
     }
 
     fn check_link(&self, path: &ConfigPath, id: ObjectId, size: u64) -> Result<(), Refusal> {
         if size > MAX_SYMLINK as u64 {
             return Err(Refusal::Link(PathFault::TooLong));
         }
-        let target = self.repository.find_object(id);
+        let target = self.source.repository.find_object(id);
         let target = target.map_err(|_| Refusal::Missing(id.to_string()))?;
         check_target(path, &target.data)
     }
