@@ -22,6 +22,7 @@ mod sender;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod tuning;
 mod varint;
 
@@ -33,3 +34,4 @@ pub use identity::{AUTHORITY_FILE, AuthorityCertificate, IDENTITY_FILE, Identity
 pub use name::{NameError, PeerName, RELAY_SERVER_NAME, Role, authority_uri};
 pub use receiver::Receiver;
 pub use sender::{Sender, frame, frame_of};
+pub use totals::StreamTotals;

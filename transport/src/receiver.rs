@@ -4,7 +4,7 @@ use crate::close::Code;
 use crate::connection::Peer;
 use crate::error::{PeerFault, TransportError};
 use crate::sender::Pace;
-use crate::varint;
+use crate::{totals, varint};
 use bytes::{Bytes, BytesMut};
 use quinn::ReadError;
 use rootcast::codec;
@@ -241,6 +241,7 @@ impl Receiver {
         match read {
             Read::Some(count) => {
                 self.received += count as u64;
+                totals::count_received(count as u64);
                 Ok(Some(count))
             }
             Read::End => Ok(None),

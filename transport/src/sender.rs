@@ -3,7 +3,7 @@
 use crate::close::Code;
 use crate::connection::Peer;
 use crate::error::{PeerFault, TransportError};
-use crate::varint;
+use crate::{totals, varint};
 use bytes::Bytes;
 use quinn::{StoppedError, WriteError};
 use rootcast::codec;
@@ -110,6 +110,7 @@ impl Sender {
                 .map_err(|_| self.stalled())?
                 .map_err(|error| self.failed(error))?;
             self.sent += written.bytes as u64;
+            totals::count_sent(written.bytes as u64);
             left = left.get_mut(written.chunks..).unwrap_or_default();
         }
         self.state = State::Open;
