@@ -53,7 +53,8 @@ pub(crate) fn run(arguments: &Bandwidth) -> Result<(), BenchError> {
         .map_err(BenchError::io(Path::new("the runtime")))?;
     let source = Source::open(&repository, None)?;
     let figures = Figures {
-        repository: repository.display().to_string(),
+        // Its name: where it lies is nobody's business in a table that is passed on.
+        repository: repository.file_name().map_or_else(String::new, |name| name.display().to_string()),
         head: history.head().to_owned(),
         ..Figures::default()
     };
