@@ -12,27 +12,43 @@ use crate::limits::MAX_NUMBER;
 pub struct Floors {
     /// Version of the trust document; 0 before any.
     pub trust_version: u64,
+    /// Epoch of the head; 0 before any.
+    pub head_epoch: u64,
     /// Sequence of the head; 0 before any.
     pub head_sequence: u64,
     /// The newest release; `None` before any.
     pub release: Option<Accepted>,
 }
-encode_as_array!(Floors { trust_version, head_sequence, release });
+encode_as_array!(Floors { trust_version, head_epoch, head_sequence, release });
 
 /// A release that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {
+    /// The grant's epoch when it was signed, from 1. A later epoch outranks any number.
+    pub epoch: u64,
     /// Its number, from 1.
     pub number: u64,
     /// The hash of its signed payload.
     pub hash: ReleaseHash,
 }
-encode_as_array!(Accepted { number, hash });
+encode_as_array!(Accepted { epoch, number, hash });
+
+impl Accepted {
+    /// Its place in the order of acceptance.
+    pub fn rank(&self) -> (u64, u64) {
+        (self.epoch, self.number)
+    }
+}
 
 impl Floors {
     /// The number of the newest accepted release; 0 before any.
     pub fn number(&self) -> u64 {
         self.release.map_or(0, |accepted| accepted.number)
+    }
+
+    /// Epoch and sequence of the head.
+    pub fn head(&self) -> (u64, u64) {
+        (self.head_epoch, self.head_sequence)
     }
 
     /// Whether no floor of `next` is below the same floor of `self`, and a
@@ -42,10 +58,10 @@ impl Floors {
             (None, _) => true,
             (Some(_), None) => false,
             (Some(old), Some(new)) => {
-                new.number > old.number || (new.number == old.number && new.hash == old.hash)
+                new.rank() > old.rank() || (new.rank() == old.rank() && new.hash == old.hash)
             }
         };
-        release && self.trust_version <= next.trust_version && self.head_sequence <= next.head_sequence
+        release && self.trust_version <= next.trust_version && self.head() <= next.head()
     }
 }
 
@@ -81,6 +97,16 @@ pub enum Refusal {
         /// The number accepted.
         floor: u64,
     },
+    /// An epoch that is over.
+    #[error("release {number} is of epoch {offered}, and epoch {floor} has begun")]
+    Epoch {
+        /// The number offered.
+        number: u64,
+        /// The epoch offered.
+        offered: u64,
+        /// The epoch accepted.
+        floor: u64,
+    },
     /// The accepted number with other content.
     #[error("release {number} was signed twice with different content: {accepted:?} and {offered:?}")]
     Equivocation {
@@ -114,6 +140,14 @@ pub fn judge(floors: &Floors, offer: &Offer) -> Result<Verdict, Refusal> {
     let Some(accepted) = floors.release else {
         return Ok(if number == 1 { Verdict::Next } else { Verdict::Jump });
     };
+    let (offered, floor) = (offer.release.epoch, accepted.epoch);
+    if offered < floor {
+        return Err(Refusal::Epoch { number, offered, floor });
+    }
+    let follows = accepted.number.checked_add(1) == Some(number) && offer.previous == Some(accepted.hash);
+    if offered > floor {
+        return Ok(if follows { Verdict::Next } else { Verdict::Jump });
+    }
     if number < accepted.number {
         return Err(Refusal::Rollback { offered: number, floor: accepted.number });
     }
@@ -128,5 +162,5 @@ pub fn judge(floors: &Floors, offer: &Offer) -> Result<Verdict, Refusal> {
     if number > accepted.number + 1 {
         return Ok(Verdict::Jump);
     }
-    if offer.previous == Some(accepted.hash) { Ok(Verdict::Next) } else { Err(Refusal::Fork { number }) }
+    if follows { Ok(Verdict::Next) } else { Err(Refusal::Fork { number }) }
 }

@@ -165,6 +165,7 @@ impl<'a> Before<'a> {
         let bundles_root = merkle::root_from_proof(self.release.bundles, &hashes, &compact.siblings).ok()?;
         let release = Release {
             channel: self.release.channel.clone(),
+            epoch: self.release.epoch,
             number: self.accepted.number.checked_add(1)?,
             previous: Some(self.accepted.hash),
             bundles_root,

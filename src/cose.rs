@@ -22,6 +22,8 @@ pub enum DocumentKind {
     Trust,
     /// A release.
     Release,
+    /// A head.
+    Head,
 }
 
 impl DocumentKind {
@@ -30,6 +32,7 @@ impl DocumentKind {
         match self {
             Self::Trust => "rootcast-trust",
             Self::Release => "rootcast-release",
+            Self::Head => "rootcast-head",
         }
     }
 }

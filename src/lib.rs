@@ -13,6 +13,7 @@ pub mod compact;
 pub mod cose;
 pub mod edit;
 pub mod entry;
+pub mod head;
 pub mod id;
 pub mod layers;
 pub mod limits;

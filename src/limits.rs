@@ -88,6 +88,22 @@ pub const MAX_SIGNATURES: usize = 16;
 pub const MAX_KEYS: usize = 64;
 /// Most grants of a trust document.
 pub const MAX_GRANTS: usize = 256;
+/// Most certificate authorities of a platform at once: the old and the new.
+pub const MAX_AUTHORITIES: usize = 2;
+/// Most versions of a platform's trust document, all of which its members keep.
+pub const MAX_TRUST_VERSIONS: usize = 4096;
+/// Most trust documents in one answer; who lacks more asks again.
+pub const MAX_TRUST_ANSWER: usize = 16;
+/// How long a parent may hold less than a head says there is, before the next parent is asked.
+pub const BEHIND_HEAD_WAIT: Duration = Duration::from_secs(300);
+/// How long a head is good for, unless the origin is told otherwise.
+pub const HEAD_VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// Shortest validity of a head: it must outlast what a relay may be away for a moment.
+pub const HEAD_VALIDITY_LEAST: Duration = Duration::from_secs(60);
+/// Longest validity of a head: so long a host can be kept in the dark without knowing it.
+pub const HEAD_VALIDITY_MOST: Duration = Duration::from_secs(90 * 24 * 3600);
+/// A child's head is replaced when the newest was issued this part of its validity later.
+pub const HEAD_RENEWALS: u64 = 4;
 /// Highest release number, trust version and head sequence: far from overflow, and exact in JSON.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 
@@ -95,6 +111,8 @@ pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 pub const MAX_FRAME: u64 = 32 * MIB;
 /// Largest opening message of an agent: its names, its layers and where it stands.
 pub const MAX_OPENING: u64 = MIB;
+/// Largest news on a control stream: a head, and what wraps it.
+pub const MAX_NEWS: u64 = MAX_DOCUMENT + 64;
 /// Most tries of a publisher that others keep overtaking.
 pub const MAX_PUBLISH_TRIES: usize = 16;
 /// Most channels that one relay carries.
@@ -230,6 +248,7 @@ const _: () = {
     assert!(MAX_OBJECT <= MAX_OBJECTS_ANSWER);
     assert!(MAX_RECORD <= MAX_FRAME, "the head of an update that lists all bundles fits a frame");
     assert!((MAX_OBJECTS_PER_REQUEST as u64) * 40 + 1024 <= MAX_FRAME);
+    assert!((MAX_TRUST_ANSWER as u64) * (MAX_DOCUMENT + 16) <= MAX_FRAME);
     assert!(MAX_NUMBER < u64::MAX - 1, "number + 1 never overflows");
     assert!(RETRY_HANDSHAKES_ABOVE < MAX_PENDING_HANDSHAKES);
     assert!(CHILD_WINDOW <= CONNECTION_WINDOW && STREAM_WINDOW <= CONNECTION_WINDOW);

@@ -30,6 +30,10 @@ pub enum Opening {
     Publish(Publication),
     /// One answer: the hosts below.
     Status,
+    /// One answer: the trust documents after this version, in order.
+    Trust(u64),
+    /// One answer: what became of a new version of the trust document.
+    ApplyTrust(Bytes),
 }
 
 /// Which bundles a child wants.
@@ -73,8 +77,12 @@ pub struct Subscribe {
     pub interest: Interest,
     /// From where.
     pub standing: Standing,
+    /// The version of trust in force at the child.
+    pub trust: u64,
+    /// Epoch and sequence of the child's head; zeros for none.
+    pub head: (u64, u64),
 }
-encode_as_array!(Subscribe { channel, subscription, interest, standing });
+encode_as_array!(Subscribe { channel, subscription, interest, standing, trust, head });
 
 /// The parent's first answer on a control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +93,36 @@ pub struct Welcome {
     pub time: u64,
     /// Addresses that serve the same, should this parent be lost.
     pub alternates: Vec<String>,
+    /// The version of trust in force at the parent.
+    pub trust: u64,
 }
-encode_as_array!(Welcome { latest, time, alternates });
+encode_as_array!(Welcome { latest, time, alternates, trust });
+
+/// What a parent says on a control stream after the welcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// This version of trust is in force at the parent; it can be asked for.
+    Trust(u64),
+    /// A head of the subscription's channel.
+    Head(Bytes),
+}
+
+/// The answer to a question for trust documents: those after the version that
+/// was named, in order, at most [`crate::limits::MAX_TRUST_ANSWER`]. Empty: there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TrustAnswer(pub Vec<Bytes>);
+
+/// What became of a new version of the trust document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrustApplied {
+    /// It is durable at the origin, in force, and on its way.
+    InForce(u64),
+    /// It is refused, and why.
+    Refused(String),
+    /// This relay is not the origin.
+    NotOrigin,
+}
 
 /// A pull: one update from where the child stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -315,6 +351,9 @@ encode_as_array!(HostStatus { name, role, parent, channel, release, state, files
 pub enum HostState {
     /// It holds or runs the newest release that it knows.
     Active,
+    /// It holds or runs the newest release that it knows, and has no good head:
+    /// it cannot know that there is none newer.
+    Stale,
     /// It is bringing in a newer one.
     Updating,
     /// It refused or failed the newest one and keeps what it had.
@@ -328,6 +367,7 @@ impl HostState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Stale => "stale",
             Self::Updating => "updating",
             Self::Failed => "failed",
             Self::Offline => "offline",

@@ -45,6 +45,8 @@ impl BundleLeaf {
 pub struct Release {
     /// The channel.
     pub channel: ChannelName,
+    /// The grant's epoch when it was signed.
+    pub epoch: u64,
     /// From 1; each follows the one before.
     pub number: u64,
     /// The release before; `None` for the first.
@@ -62,7 +64,18 @@ pub struct Release {
     /// When it was signed, in seconds since 1970.
     pub issued: u64,
 }
-encode_as_array!(Release { channel, number, previous, bundles_root, bundles, files, bytes, commit, issued });
+encode_as_array!(Release {
+    channel,
+    epoch,
+    number,
+    previous,
+    bundles_root,
+    bundles,
+    files,
+    bytes,
+    commit,
+    issued
+});
 
 impl Release {
     /// The payload to sign.
@@ -73,7 +86,8 @@ impl Release {
     /// Reads a payload and checks what the fields alone can show.
     pub fn decode(payload: &[u8]) -> Result<Self, CodecError> {
         let release: Self = codec::decode(payload, MAX_DOCUMENT)?;
-        let sound = (1..=MAX_NUMBER).contains(&release.number)
+        let sound = (1..=MAX_NUMBER).contains(&release.epoch)
+            && (1..=MAX_NUMBER).contains(&release.number)
             && (release.number == 1) == release.previous.is_none()
             && (1..=MAX_BUNDLES as u64).contains(&release.bundles)
             && release.files <= MAX_FILES.saturating_mul(release.bundles)

@@ -19,7 +19,7 @@ use crate::path::{BundleName, ChannelName};
 use crate::protocol::Waypoint;
 use crate::release::{BundleLeaf, Release};
 use crate::tree::{Totals, empty_root};
-use crate::trust::{Grant, VerifiedTrust};
+use crate::trust::{Grant, TrustChain, VerifiedTrust};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -33,16 +33,27 @@ pub enum VerifyError {
     /// The signatures do not make it good.
     #[error("the release is not signed as it must be: {0}")]
     Signature(#[from] SignatureError),
-    /// The payload is not a release.
+    /// The signatures of a head do not make it good.
+    #[error("the head is not signed as it must be: {0}")]
+    Head(#[source] SignatureError),
+    /// The payload is not what was signed for.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// It is signed for another channel than the one it came for.
-    #[error("the release is for channel `{got}`, not `{want}`")]
+    #[error("it is for channel `{got}`, not `{want}`")]
     Channel {
         /// The channel it names.
         got: ChannelName,
         /// The channel it came for.
         want: ChannelName,
+    },
+    /// It is of another epoch than the grant.
+    #[error("it is of epoch {got}, and the trust document grants epoch {want}")]
+    Epoch {
+        /// Its epoch.
+        got: u64,
+        /// The epoch granted.
+        want: u64,
     },
     /// Leaves and proof do not give the signed root.
     #[error("the bundles of release {number} do not prove: {reason}")]
@@ -79,6 +90,7 @@ pub struct VerifiedRelease {
     hash: ReleaseHash,
     document: Bytes,
     grant: Grant,
+    trust_version: u64,
 }
 
 impl VerifiedTrust {
@@ -92,8 +104,26 @@ impl VerifiedTrust {
         if release.channel != *channel {
             return Err(VerifyError::Channel { got: release.channel, want: channel.clone() });
         }
+        if release.epoch != grant.epoch {
+            return Err(VerifyError::Epoch { got: release.epoch, want: grant.epoch });
+        }
         let hash = ReleaseHash::of(&payload);
-        Ok(VerifiedRelease { release, hash, document: document.clone(), grant: grant.clone() })
+        let trust_version = self.trust().version;
+        Ok(VerifiedRelease { release, hash, document: document.clone(), grant: grant.clone(), trust_version })
+    }
+}
+
+impl TrustChain {
+    /// Verifies a release under the newest version that it verifies under: for
+    /// what was accepted before, never for what a parent offers.
+    pub fn known_release(
+        &self,
+        channel: &ChannelName,
+        document: &Bytes,
+    ) -> Result<VerifiedRelease, VerifyError> {
+        let newest = self.newest().release(channel, document);
+        let older = || self.newest_first().skip(1).find_map(|trust| trust.release(channel, document).ok());
+        newest.or_else(|error| older().ok_or(error))
     }
 }
 
@@ -101,6 +131,10 @@ impl VerifiedRelease {
     /// What it says.
     pub fn release(&self) -> &Release {
         &self.release
+    }
+    /// The version of trust that it verified under.
+    pub fn trust_version(&self) -> u64 {
+        self.trust_version
     }
     /// The keys that may sign the channel's releases.
     pub fn publishers(&self) -> &KeySet {
@@ -112,7 +146,7 @@ impl VerifiedRelease {
     }
     /// Its number and hash.
     pub fn accepted(&self) -> Accepted {
-        Accepted { number: self.release.number, hash: self.hash }
+        Accepted { epoch: self.release.epoch, number: self.release.number, hash: self.hash }
     }
     /// What it means to the acceptance rule.
     pub fn offer(&self) -> Offer {
@@ -333,12 +367,9 @@ impl ReleaseRecord {
         }
     }
 
-    /// Verifies it.
-    pub fn verify(
-        &self,
-        trust: &VerifiedTrust,
-        channel: &ChannelName,
-    ) -> Result<VerifiedBundles, VerifyError> {
-        trust.release(channel, &self.document)?.bundles(self.leaves.iter().cloned().collect(), &self.siblings)
+    /// Verifies it, under whichever version of trust it was accepted.
+    pub fn verify(&self, trust: &TrustChain, channel: &ChannelName) -> Result<VerifiedBundles, VerifyError> {
+        let release = trust.known_release(channel, &self.document)?;
+        release.bundles(self.leaves.iter().cloned().collect(), &self.siblings)
     }
 }

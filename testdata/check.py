@@ -16,7 +16,7 @@ import sys
 sys.dont_write_bytecode = True  # The directory is under version control.
 
 import blake3
-from documents import Release, Trust, check_leaf, check_record, judge, leaf_hash
+from documents import Head, Release, Trust, check_leaf, check_record, judge, leaf_hash
 from edits import apply_edit
 from formats import (
     MIB,
@@ -160,8 +160,8 @@ def check_release(listed, trust, last, roots, blobs, report):
             except Refused:
                 continue
             raise Refused("a proof holds for other leaves")
-        floor = last and (last[0].number, last[0].hash)
-        require(judge(floor, (release.number, release.hash, release.previous)) == "next", "does not follow")
+        floor = last and (last[0].epoch, last[0].number, last[0].hash)
+        require(judge(floor, (release.epoch, release.number, release.hash, release.previous)) == "next", "does not follow")
         return release
 
     release = report.accept(listed["file"], "signature, leaves, proofs and succession hold", check)
@@ -190,6 +190,23 @@ def follow(leaf, before, edit, roots, blobs):
     roots[got.root.hex()] = got
 
 
+def check_later_trust(files, trust, report):
+    for file in files:
+        document = read(file)
+        after = report.accept(file, f"follows version {trust.version}", lambda: Trust(document, before=trust))
+        count = refused_flips(document, lambda data: Trust(data, before=trust))
+        report.line(after.version == trust.version + 1, file, f"{count} flips refused")
+        trust = after
+
+
+def check_head(listed, trust, report):
+    document, channel = read(listed["file"]), listed["channel"]
+    want = tuple(listed[name] for name in ("epoch", "sequence", "release", "hash", "issued", "expires"))
+    head = report.accept(listed["file"], "holds", lambda: Head(trust, channel, document))
+    count = refused_flips(document, lambda data: Head(trust, channel, data))
+    report.line(head.told == want, listed["file"], f"{count} flips refused, fields agree")
+
+
 def check_refusals(index, trust, releases, roots, blobs, report):
     for case in index["refuse"]:
         data, what = read(case["file"]), case["what"]
@@ -199,6 +216,10 @@ def check_refusals(index, trust, releases, roots, blobs, report):
             check = lambda: check_record(trust, case["channel"], data)
         elif what == "trust":
             check = lambda: Trust(data, bytes.fromhex(case["fingerprint"]))
+        elif what == "trust-2":
+            check = lambda: Trust(data, before=trust)
+        elif what == "head":
+            check = lambda: Head(trust, case["channel"], data)
         else:
             leaves, before = (releases[case["release"] - n][1] for n in (1, 2))
             pick = lambda leaves: next(leaf for leaf in leaves if leaf[0] == case["bundle"])
@@ -223,6 +244,9 @@ def main():
     trust = report.accept("trust.cose", "fingerprint and root signatures hold", lambda: Trust(document, fingerprint))
     count = refused_flips(document, lambda data: Trust(data, fingerprint))
     report.line(trust.platform.hex() == index["platform"], "trust.cose", f"{count} flips refused")
+    check_later_trust(index["trust"]["later"], trust, report)
+    for listed in index["heads"]:
+        check_head(listed, trust, report)
     releases, last = [], None
     for listed in index["releases"]:
         last = check_release(listed, trust, last, roots, blobs, report)
@@ -233,8 +257,8 @@ def main():
         count = refused_flips(data, lambda data: Release(trust, listed["channel"], data))
         report.line(release.hash.hex() == listed["hash"], listed["file"], f"{count} flips refused")
     for case in index["acceptance"]:
-        floor = case["floor"] and (case["floor"]["number"], bytes.fromhex(case["floor"]["hash"]))
-        offer = (int(case["number"]), bytes.fromhex(case["hash"]), from_hex(case["previous"]))
+        floor = case["floor"] and (case["floor"]["epoch"], case["floor"]["number"], bytes.fromhex(case["floor"]["hash"]))
+        offer = (case["epoch"], int(case["number"]), bytes.fromhex(case["hash"]), from_hex(case["previous"]))
         if judge(floor, offer) != case["verdict"]:
             report.line(False, "index.json", f"acceptance of {case}")
     report.line(True, "index.json", f"{len(index['acceptance'])} cases of acceptance looked at")

@@ -74,23 +74,51 @@ def parse(kind, document):
 
 
 class Trust:
-    def __init__(self, document, fingerprint):
+    """A version of trust: the pinned first, or the one that follows `before`."""
+
+    def __init__(self, document, fingerprint=None, before=None):
         payload = parse("rootcast-trust", document)[-1][2]
-        require(derive("trust", payload) == fingerprint, "fingerprint")
-        platform, version, issued, expires, roots, grants, heads, authority = fields(decode(payload), 8)
-        self.platform = octets(platform, 16)
-        require(version == 1 and type(version) is int and number(issued) < number(expires), "version or dates")
-        key_set(heads)
-        octets(authority, 32)
+        require(before or derive("trust", payload) == fingerprint, "fingerprint")
+        platform, version, issued, expires, roots, grants, heads, authorities = fields(decode(payload), 8)
+        self.platform, self.version = octets(platform, 16), number(version, MAX_NUMBER)
+        require(self.version == (before.version + 1 if before else 1), "version")
+        require(number(issued) < number(expires), "dates")
+        self.heads, self.roots = key_set(heads), key_set(roots)
+        require(type(authorities) is list and 1 <= len(authorities) <= 2, "authorities")
+        require(len({octets(authority, 32) for authority in authorities}) == len(authorities), "an authority twice")
         require(type(grants) is list and 1 <= len(grants) <= 256, "grants")
         self.grants = []
         for grant in grants:
-            prefix, publishers, limits, symlinks = fields(grant, 4)
+            prefix, epoch, publishers, limits, symlinks = fields(grant, 5)
             files, size, _ = (number(limit) for limit in fields(limits, 3))
+            check_name(prefix)
+            require(1 <= number(epoch, MAX_NUMBER), "epoch")
             require(type(symlinks) is bool, "symlinks")
-            require(all(not under(check_name(prefix), g[0]) and not under(g[0], prefix) for g in self.grants), "overlap")
-            self.grants.append((prefix, key_set(publishers), files, size))
-        verify("rootcast-trust", self.platform, document, key_set(roots))
+            require(all(not under(prefix, g[0]) and not under(g[0], prefix) for g in self.grants), "overlap")
+            self.grants.append((prefix, key_set(publishers), files, size, epoch))
+        if before:
+            require(self.platform == before.platform, "another platform")
+            for old, new in ((old, new) for old in before.grants for new in self.grants):
+                require(new[4] >= old[4] or not (under(old[0], new[0]) or under(new[0], old[0])), "an epoch goes back")
+            verify("rootcast-trust", self.platform, document, before.roots)
+        verify("rootcast-trust", self.platform, document, self.roots)
+
+    def grant(self, channel):
+        grants = [grant for grant in self.grants if under(channel, grant[0])]
+        require(grants, "no grant")
+        return grants[0]
+
+
+class Head:
+    def __init__(self, trust, channel, document):
+        payload = verify("rootcast-head", trust.platform, document, trust.heads)
+        name, epoch, sequence, release, issued, expires = fields(decode(payload), 6)
+        require(check_name(name) == channel, "another channel")
+        require(number(epoch) == trust.grant(channel)[4], "another epoch")
+        require(1 <= number(sequence, MAX_NUMBER) and number(issued) < number(expires), "sequence or dates")
+        of_epoch, count, own = fields(release, 3)
+        require(1 <= number(of_epoch, MAX_NUMBER) and 1 <= number(count, MAX_NUMBER), "release")
+        self.told = (epoch, sequence, count, octets(own, 32).hex(), issued, expires)
 
 
 def under(name, prefix):
@@ -99,18 +127,18 @@ def under(name, prefix):
 
 class Release:
     def __init__(self, trust, channel, document):
-        grants = [grant for grant in trust.grants if under(channel, grant[0])]
-        require(grants, "no grant")
-        self.grant = grants[0]
+        self.grant = trust.grant(channel)
         payload = verify("rootcast-release", trust.platform, document, self.grant[1])
-        name, count, previous, root, bundles, files, size, commit, issued = fields(decode(payload), 9)
+        name, epoch, count, previous, root, bundles, files, size, commit, issued = fields(decode(payload), 10)
         self.hash, self.number, self.previous = derive("release", payload), number(count, MAX_NUMBER), previous
         self.root, self.bundles = octets(root, 32), number(bundles, 100_000)
         require(check_name(name) == channel, "another channel")
+        require(number(epoch) == self.grant[4], "another epoch")
+        self.epoch = epoch
         require(self.number >= 1 and self.bundles >= 1 and (self.number == 1) == (previous is None), "number")
         if previous is not None:
             octets(previous, 32)
-        require(number(files) <= 2_000_000 * bundles and number(size) <= (16 << 30) * bundles, "totals")
+        require(number(files) <= 2_000_000 * bundles and number(size) <= (400 << 20) * bundles, "totals")
         octets(commit, 0, 20, 32)
         number(issued)
 
@@ -162,15 +190,20 @@ def check_record(trust, channel, data):
 
 def judge(floor, offer):
     """D-30."""
-    count, own, previous = offer
+    epoch, count, own, previous = offer
     if not 1 <= count <= MAX_NUMBER or (count == 1) != (previous is None):
         return "out of range"
     if floor is None:
         return "next" if count == 1 else "jump"
-    if count < floor[0]:
+    if epoch < floor[0]:
+        return "epoch"
+    follows = count == floor[1] + 1 and previous == floor[2]
+    if epoch > floor[0]:
+        return "next" if follows else "jump"
+    if count < floor[1]:
         return "rollback"
-    if count == floor[0]:
-        return "same" if own == floor[1] else "equivocation"
-    if count > floor[0] + 1:
+    if count == floor[1]:
+        return "same" if own == floor[2] else "equivocation"
+    if count > floor[1] + 1:
         return "jump"
-    return "next" if previous == floor[1] else "fork"
+    return "next" if follows else "fork"

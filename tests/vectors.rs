@@ -15,6 +15,7 @@ use rootcast::codec;
 use rootcast::cose::{self, DocumentKind};
 use rootcast::edit::{self, Declared, Policy};
 use rootcast::entry::{Content, Entry};
+use rootcast::head::Head;
 use rootcast::id::{BlobId, EditHash, NodeId, ObjectId, ReleaseHash, TrustHash};
 use rootcast::object::ObjectMap;
 use rootcast::release::BundleLeaf;
@@ -224,8 +225,8 @@ fn refused_releases(out: &mut Vectors, history: &[Step]) -> Vec<Value> {
         signing::sign_parts(protected, unprotected, aad, &key, payload)
     };
     assert_eq!(parts(&protected, &[0xa0], &aad, &payload), history[1].document, "the parts make the profile");
-    // The number 2 stands after the five bytes of the channel; here in two bytes.
-    let number = 1 + 5;
+    // The number 2 stands after the five bytes of the channel and one of the epoch; here in two bytes.
+    let number = 1 + 5 + 1;
     let long = [&payload[..number], &[0x18, 0x02], &payload[number + 1..]].concat();
     let other = |channel: &str| {
         let mut release = history[1].release.clone();
@@ -359,8 +360,11 @@ fn refused_others(out: &mut Vectors, history: &[Step]) -> Vec<Value> {
 
 fn acceptance() -> Value {
     let hash = |n: u8| ReleaseHash::from_bytes([n; 32]);
-    let floors =
-        [None, Some(Accepted { number: 1, hash: hash(1) }), Some(Accepted { number: 7, hash: hash(7) })];
+    let floors = [
+        None,
+        Some(Accepted { epoch: 1, number: 1, hash: hash(1) }),
+        Some(Accepted { epoch: 2, number: 7, hash: hash(7) }),
+    ];
     let offers = [
         (0, 0, None),
         (1, 1, None),
@@ -381,8 +385,10 @@ fn acceptance() -> Value {
     ];
     let mut cases = Vec::new();
     for floor in floors {
-        for (number, own, previous) in offers {
-            let release = Accepted { number, hash: hash(own) };
+        for (epoch, (number, own, previous)) in
+            [1, 2, 3].into_iter().flat_map(|epoch| offers.map(|offer| (epoch, offer)))
+        {
+            let release = Accepted { epoch, number, hash: hash(own) };
             let offer = Offer { release, previous: previous.map(hash) };
             let verdict = match judge(&Floors { release: floor, ..Floors::default() }, &offer) {
                 Ok(Verdict::Next) => "next",
@@ -392,9 +398,11 @@ fn acceptance() -> Value {
                 Err(Refusal::Equivocation { .. }) => "equivocation",
                 Err(Refusal::Fork { .. }) => "fork",
                 Err(Refusal::OutOfRange { .. }) => "out of range",
+                Err(Refusal::Epoch { .. }) => "epoch",
             };
             cases.push(json!({
-                "floor": floor.map(|floor| json!({ "number": floor.number, "hash": floor.hash.to_string() })),
+                "floor": floor.map(|floor| json!({ "epoch": floor.epoch, "number": floor.number, "hash": floor.hash.to_string() })),
+                "epoch": epoch,
                 // As text: it may be beyond what a JSON number holds.
                 "number": number.to_string(), "hash": release.hash.to_string(),
                 "previous": offer.previous.map(|hash| hash.to_string()), "verdict": verdict,
@@ -402,6 +410,48 @@ fn acceptance() -> Value {
         }
     }
     json!(cases)
+}
+
+/// Versions 2 and 3 of the trust, what does not follow, and heads.
+fn succession(out: &mut Vectors, history: &[Step]) -> (Value, Value, Vec<Value>) {
+    use signing::succession::{not_second, second, third};
+    out.insert("trust-2.cose".into(), second());
+    out.insert("trust-3.cose".into(), third());
+    let mut refuse = Vec::new();
+    for (name, reason, document) in not_second() {
+        let file = format!("refuse/trust-2-{name}");
+        refuse.push(json!({ "file": file, "what": "trust-2", "reason": reason }));
+        out.insert(file, document);
+    }
+    let head = signing::head_of(&history[2], 3);
+    out.insert("head.cose".into(), signing::sign_head(&head).into());
+    let by = |key: &SigningKey, head: &Head| -> Vec<u8> {
+        signing::sign(DocumentKind::Head, PLATFORM, key, &head.encode())
+    };
+    let online = signing::head_key();
+    let other = |change: &dyn Fn(&mut Head)| {
+        let mut head = head.clone();
+        change(&mut head);
+        by(&online, &head)
+    };
+    let as_release = signing::sign(DocumentKind::Release, PLATFORM, &online, &head.encode());
+    for (name, reason, document) in [
+        ("publisher", "signed by a publisher's key", by(&signing::publisher(), &head)),
+        ("kind", "signed as a release", as_release),
+        ("channel", "of another channel", other(&|head| head.channel = signing::channel("team"))),
+        ("epoch", "of an epoch that is not granted", other(&|head| head.epoch = 2)),
+        ("sequence", "sequence zero", other(&|head| head.sequence = 0)),
+        ("lapsed", "expires when it was issued", other(&|head| head.expires = head.issued)),
+    ] {
+        let file = format!("refuse/head-{name}");
+        refuse.push(json!({ "file": file, "what": "head", "channel": "prod", "reason": reason }));
+        out.insert(file, document);
+    }
+    let heads = json!([{
+        "file": "head.cose", "channel": "prod", "epoch": 1, "sequence": 3, "release": 3,
+        "hash": head.release.hash.to_string(), "issued": head.issued, "expires": head.expires,
+    }]);
+    (json!(["trust-2.cose", "trust-3.cose"]), heads, refuse)
 }
 
 fn make() -> Vectors {
@@ -416,11 +466,14 @@ fn make() -> Vectors {
     let pair = pair(&mut out, &history);
     let mut refuse = refused_releases(&mut out, &history);
     refuse.extend(refused_others(&mut out, &history));
+    let (later_trust, heads, refused) = succession(&mut out, &history);
+    refuse.extend(refused);
     let index = json!({
         "platform": PLATFORM.to_string(),
         "empty_root": empty_root().to_string(),
         "blobs": blobs, "trees": trees, "edits": edits,
-        "trust": { "file": "trust.cose", "fingerprint": fingerprint.to_string() },
+        "trust": { "file": "trust.cose", "fingerprint": fingerprint.to_string(), "later": later_trust },
+        "heads": heads,
         "releases": releases, "other_releases": pair,
         "acceptance": acceptance(), "refuse": refuse,
     });
@@ -475,7 +528,7 @@ fn what_must_be_refused_is_refused() {
         let refused = match case["what"].as_str().unwrap() {
             "release" => trust.release(&channel(), &Bytes::from(bytes.clone())).is_err(),
             "record" => match codec::decode::<ReleaseRecord>(bytes, 1 << 20) {
-                Ok(record) => record.verify(&trust, &channel()).is_err(),
+                Ok(record) => record.verify(&signing::chain(), &channel()).is_err(),
                 Err(error) => panic!("{file}: {error}"),
             },
             "edit" => {
@@ -488,6 +541,8 @@ fn what_must_be_refused_is_refused() {
                 let fingerprint = case["fingerprint"].as_str().unwrap().parse().unwrap();
                 rootcast::trust::VerifiedTrust::pinned(bytes, fingerprint).is_err()
             }
+            "trust-2" => trust.next(bytes).is_err(),
+            "head" => trust.head(&channel(), &Bytes::from(bytes.clone())).is_err(),
             other => panic!("{other}"),
         };
         assert!(refused, "{file}: {}", case["reason"]);
@@ -496,4 +551,9 @@ fn what_must_be_refused_is_refused() {
     assert!(count > 20, "{count}");
     let pair = Bytes::from(made["releases/pair.cose"].clone());
     trust.release(&signing::channel("pair"), &pair).unwrap();
+    let mut chain = signing::chain();
+    for later in ["trust-2.cose", "trust-3.cose"] {
+        chain.extend(&made[later]).unwrap();
+    }
+    trust.head(&signing::channel("prod"), &Bytes::from(made["head.cose"].clone())).unwrap();
 }

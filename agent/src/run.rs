@@ -3,6 +3,7 @@
 use crate::activate::{Activation, Live, Required};
 use crate::slots::{Report, Slots};
 use crate::{AgentConfig, AgentError};
+use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
 use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
@@ -31,6 +32,8 @@ pub enum AgentEvent {
         /// Damaged objects healed since the start.
         healed: u64,
     },
+    /// Whether the host knows that it is up to date has changed.
+    Freshness(Freshness),
     /// A release could not be made live; what was live stays.
     Failed {
         /// Its number.
@@ -49,6 +52,8 @@ struct Agent {
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     active: u64,
     files: u64,
+    /// What was last said of it; nothing before the first head.
+    freshness: Option<Freshness>,
 }
 
 /// Runs an agent until `shutdown` completes.
@@ -60,13 +65,12 @@ pub async fn run(
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let member = Member::load(&config.identity)?;
+    let member = Member::load(&config.identity, &config.state)?;
     let channel = config.channel()?;
     let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
     make(&config.live)?;
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
-    let evidence = Some(directory.join("evidence"));
-    let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, evidence)?);
+    let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
     let mut labels = config.labels.clone();
     labels.entry("host".into()).or_insert_with(|| name.clone());
@@ -89,7 +93,8 @@ pub async fn run(
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
     let tending = replica.clone().tend(Tending::Follows);
-    let agent = Agent { name, replica, activation, interest, report, events, active: 0, files: 0 };
+    let (active, files, freshness) = (0, 0, None);
+    let agent = Agent { name, replica, activation, interest, report, events, active, files, freshness };
     tokio::select! {
         () = following => {}
         () = tending => {}
@@ -110,14 +115,22 @@ fn make(directory: &Path) -> Result<(), AgentError> {
 impl Agent {
     /// Makes live whatever is held, and then each newer release.
     async fn activate_all(mut self) {
-        let mut held = self.replica.watch_held();
+        let (mut held, mut head) = (self.replica.watch_held(), self.replica.watch_head());
         loop {
+            head.mark_unchanged();
+            self.tell_freshness();
             let newest = held.borrow_and_update().clone();
             let settled = match newest {
                 None => true,
                 // The newest record was lost: an older release is never gone back to, its
                 // successor is on its way (architecture invariant 2).
-                Some(older) if older.accepted().number < self.replica.floors().number() => {
+                Some(older)
+                    if self
+                        .replica
+                        .floors()
+                        .release
+                        .is_some_and(|floor| older.accepted().rank() < floor.rank()) =>
+                {
                     tracing::warn!(
                         held = older.accepted().number,
                         "the newest release is being fetched again; what is live stays"
@@ -137,11 +150,42 @@ impl Agent {
                     tokio::time::sleep(ACTIVATION_RETRY).await
                 }
             };
-            tokio::select! {
-                changed = held.changed() => if changed.is_err() { return },
-                () = retry => {}
+            tokio::pin!(retry);
+            loop {
+                let lapses = self.replica.lapses();
+                let lapse = async {
+                    match lapses {
+                        Some(wait) => tokio::time::sleep(wait).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = held.changed() => if changed.is_err() { return } else { break },
+                    () = &mut retry => break,
+                    changed = head.changed() => if changed.is_err() { return },
+                    () = lapse => {}
+                }
+                self.tell_freshness();
             }
         }
+    }
+
+    /// Says so where the host has come to know, or does not know any more, that it is up to date.
+    fn tell_freshness(&mut self) {
+        let freshness = self.replica.freshness();
+        let stale = |freshness: Option<Freshness>| freshness.is_none_or(|known| known == Freshness::Stale);
+        if self.freshness.is_some() && stale(self.freshness) == stale(Some(freshness)) {
+            return;
+        }
+        self.freshness = Some(freshness);
+        match freshness {
+            Freshness::Fresh { until } => tracing::info!(until, "the head is good"),
+            Freshness::Stale => tracing::warn!("STALE: no good head; what runs stays, and may be old"),
+        }
+        if self.active > 0 {
+            self.tell(HostState::Active);
+        }
+        (self.events)(AgentEvent::Freshness(freshness));
     }
 
     /// Makes a release live. Whether nothing is left to be tried again.
@@ -220,6 +264,10 @@ impl Agent {
     }
 
     fn tell(&self, state: HostState) {
+        let state = match state {
+            HostState::Active if self.replica.freshness() == Freshness::Stale => HostState::Stale,
+            state => state,
+        };
         let row = HostStatus {
             name: self.name.clone(),
             role: "agent".into(),

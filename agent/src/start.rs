@@ -1,6 +1,7 @@
 //! The agent as a process: runtime, signals, and a line per event.
 
 use crate::{AgentConfig, AgentError, AgentEvent, run};
+use rootcast::head::Freshness;
 use rootcast_replica::signalled;
 use std::io::Write;
 use std::path::Path;
@@ -37,6 +38,8 @@ fn line(event: &AgentEvent) -> serde_json::Value {
         AgentEvent::Failed { number, reason } => {
             json!({ "event": "failed", "release": number, "reason": reason })
         }
+        AgentEvent::Freshness(Freshness::Fresh { until }) => json!({ "event": "fresh", "until": until }),
+        AgentEvent::Freshness(Freshness::Stale) => json!({ "event": "stale" }),
         AgentEvent::Follow(event) => event.to_json(),
     }
 }

@@ -19,7 +19,7 @@ use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{Changes, Totals, Tree, diff, empty_root, update};
 use rootcast::trust::VerifiedTrust;
 use rootcast_bundler::Founding;
-use rootcast_bundler::keys::Signer;
+use rootcast_keys::Signer;
 
 const FILES: usize = 10_000;
 const PLATFORM: PlatformId = PlatformId::from_bytes([7; 16]);
@@ -201,6 +201,7 @@ fn signed() -> (VerifiedTrust, ChannelName, Bytes) {
     };
     let release = Release {
         channel: channel.clone(),
+        epoch: 1,
         number: 1,
         previous: None,
         bundles_root: merkle::root(&[leaf.hash()]),

@@ -1,8 +1,8 @@
 //! Why a measurement could not be made.
 
 use rootcast_bundler::PublishError;
-use rootcast_bundler::keys::KeyError;
 use rootcast_bundler::source::SourceError;
+use rootcast_keys::KeyError;
 use rootcast_relay::authority::AuthorityError;
 use rootcast_replica::ReplicaError;
 use rootcast_transport::TransportError;

@@ -1,7 +1,6 @@
 //! From a source to a release: only what changed is read and hashed.
 
 use crate::config::{ConfigError, LimitExceeded, Misplaced, Rootcast};
-use crate::keys::{KeyError, Signer};
 use crate::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
@@ -19,6 +18,7 @@ use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::protocol::Publication;
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
+use rootcast_keys::{KeyError, Signer};
 use rootcast_replica::{Held, Replica, ReplicaError};
 use rootcast_store::{Batch, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -394,8 +394,11 @@ fn sign(making: &Making<'_>, compiled: &Compiled) -> Result<Signed, CompileError
     let hashes: Vec<_> = leaves.iter().map(BundleLeaf::hash).collect();
     let previous = held.as_ref().map(|held| held.accepted());
     let number = previous.map_or(0, |previous| previous.number) + 1;
+    // A channel without a grant is refused before anything is compiled.
+    let epoch = replica.trust().newest().trust().grant(&settings.channel).map_or(1, |grant| grant.epoch);
     let release = Release {
         channel: settings.channel.clone(),
+        epoch,
         number,
         previous: previous.map(|previous| previous.hash),
         bundles_root: merkle::root(&hashes),

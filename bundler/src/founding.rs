@@ -1,10 +1,10 @@
 //! The keys and the first trust document of a platform.
 
-use crate::keys::{KeyError, SecretKey};
 use rootcast::cose::{DocumentKind, KeySet};
 use rootcast::id::{AuthorityHash, PlatformId, TrustHash};
 use rootcast::path::ChannelName;
 use rootcast::trust::{Grant, GrantLimits, Trust};
+use rootcast_keys::{KeyError, SecretKey};
 use std::path::Path;
 
 /// The file of the key that signs trust documents; it belongs offline.
@@ -52,12 +52,13 @@ impl Founding<'_> {
             roots: one(&root)?,
             grants: vec![Grant {
                 prefix: self.grant.clone(),
+                epoch: 1,
                 publishers: one(&publisher)?,
                 limits: GrantLimits::default(),
                 symlinks: true,
             }],
             heads: one(&head)?,
-            authority: self.authority,
+            authorities: vec![self.authority],
         };
         let payload = trust.encode();
         let document = root.sign(DocumentKind::Trust, self.platform, &payload)?;

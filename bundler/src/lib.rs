@@ -5,7 +5,6 @@
 mod compile;
 pub mod config;
 mod founding;
-pub mod keys;
 mod publisher;
 pub mod source;
 

@@ -3,11 +3,11 @@
 
 use crate::compile::{CompileError, LastPublished, Making, Progress, Signed};
 use crate::config::Rootcast;
-use crate::keys::{KeyError, Signer};
 use crate::source::{Source, SourceLimits};
 use rootcast::limits::MAX_PUBLISH_TRIES;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
+use rootcast_keys::{KeyError, Signer};
 use rootcast_replica::{
     ConfigError, Member, MemberError, Replica, ReplicaError, Rule, Update, pull, read_config,
 };
@@ -144,10 +144,10 @@ impl Publisher {
     /// # Errors
     /// When identity, key or socket are not usable.
     pub fn open(config: &PublishConfig) -> Result<Self, PublishError> {
-        let member = Member::load(&config.identity)?;
+        let member = Member::load(&config.identity, &config.state)?;
         let endpoint = Endpoint::dial_only(&member.identity)?;
         Ok(Self {
-            signer: Arc::new(Signer::load(&config.key, member.trust.trust().platform)?),
+            signer: Arc::new(Signer::load(&config.key, member.trust.newest().trust().platform)?),
             state: config.state.clone(),
             origin: config.origin.clone(),
             endpoint,
@@ -182,7 +182,6 @@ impl Publisher {
             source.set_limits(SourceLimits { file_size, ..SourceLimits::default() });
             settings
         };
-        self.check_grant(&settings)?;
         let replica = self.replica(&settings.channel)?;
         let mut offered: Option<Arc<Signed>> = None;
         for overtaken in 0..MAX_PUBLISH_TRIES {
@@ -197,6 +196,7 @@ impl Publisher {
                 }
                 caught_up => caught_up?,
             }
+            self.check_grant(&settings)?;
             if let Some(signed) = &offered
                 && Self::is_held(&replica, signed)
             {
@@ -238,8 +238,8 @@ impl Publisher {
 
     fn check_grant(&self, settings: &Rootcast) -> Result<(), PublishError> {
         let key = self.signer.public()?;
-        let grant = self.member.trust.trust().grant(&settings.channel);
-        if grant.is_some_and(|grant| grant.publishers.keys.contains(&key)) {
+        let trust = self.member.trust.newest();
+        if trust.trust().grant(&settings.channel).is_some_and(|grant| grant.publishers.keys.contains(&key)) {
             return Ok(());
         }
         Err(PublishError::NotGranted { key: key.id(), channel: settings.channel.clone() })
@@ -252,8 +252,8 @@ impl Publisher {
         }
         let directory = self.state.join("channels").join(channel.as_str().replace('/', "%"));
         let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
-        let evidence = Some(directory.join("evidence"));
-        let replica = Replica::open(store, self.member.trust.clone(), channel.clone(), false, evidence)?;
+        let trust = self.member.trust.clone();
+        let replica = Replica::open(store, trust, channel.clone(), false, Some(directory))?;
         Ok(self.replica.insert(Arc::new(replica)).clone())
     }
 
@@ -265,7 +265,10 @@ impl Publisher {
         let mut last = None;
         for address in &self.origin {
             match self.endpoint.connect(address).await {
-                Ok(connection) => return Ok(self.connection.insert(connection).clone()),
+                Ok(connection) => {
+                    self.member.trust.fetch(&connection).await?;
+                    return Ok(self.connection.insert(connection).clone());
+                }
                 Err(error) => last = Some(error),
             }
         }
@@ -288,7 +291,7 @@ impl Publisher {
                 Ok(Some((update, _))) => {
                     let replica = replica.clone();
                     let taken = tokio::task::spawn_blocking(move || {
-                        replica.receive(&update, &Interest::All, Rule::Follow)?;
+                        replica.receive(&update, &Interest::All, Rule::Base)?;
                         replica.collect()
                     });
                     match taken.await.map_err(|_| PublishError::Stopped)? {
@@ -344,7 +347,8 @@ impl Publisher {
             // The same commit with the same content is published already: by a run that was cut off, say.
             let same_commit =
                 replica.held().is_some_and(|held| held.bundles.release().release().commit == source.commit());
-            let idle = same_commit && signed.edits.is_empty();
+            // One that the trust in force does not grant any more is published anew.
+            let idle = same_commit && signed.edits.is_empty() && replica.granted().is_some();
             Ok::<_, PublishError>((!idle).then(|| Arc::new(signed)))
         });
         made.await.map_err(|_| PublishError::Stopped)?

@@ -12,12 +12,12 @@ use rootcast::id::{AuthorityHash, PlatformId, TrustHash};
 use rootcast::path::ChannelName;
 use rootcast::protocol::Interest;
 use rootcast::tree::Totals;
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast_bundler::config::Rootcast;
-use rootcast_bundler::keys::Signer;
 use rootcast_bundler::source::{Source, SourceLimits};
 use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE};
-use rootcast_replica::{Replica, Rule, Update};
+use rootcast_keys::Signer;
+use rootcast_replica::{Replica, Rule, Trusted, Update};
 use rootcast_store::DiskStore;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -54,7 +54,7 @@ impl Scene {
             Founding { platform: PLATFORM, authority, grant: &channel, issued: 1, expires: 1 << 40 };
         let (document, _) = founding.found(home.path()).unwrap();
         let payload = cose::unverified_payload(DocumentKind::Trust, &document).unwrap();
-        let trust = Arc::new(VerifiedTrust::pinned(&document, TrustHash::of(&payload)).unwrap());
+        let trust = Trusted::in_memory(TrustChain::pinned(&document, TrustHash::of(&payload)).unwrap());
         let replica = |name: &str| {
             let store = Arc::new(DiskStore::open(home.path().join(name)).unwrap());
             Replica::open(store, trust.clone(), channel.clone(), true, None).unwrap()

@@ -38,9 +38,12 @@ pub const PROVIDER: &str = "ring";
 pub const OTHER_PROVIDERS: &[&str] =
     &["aws-lc-fips-sys", "aws-lc-rs", "aws-lc-sys", "boring-sys", "native-tls", "openssl", "openssl-sys"];
 
-/// The crates where secret keys may be: publishers' keys, and the online key
-/// and the authority's (specs/architecture.md, "Where private keys are").
-pub const KEY_HOMES: &[&str] = &["rootcast-bundler", "rootcast-relay"];
+/// The crate that reads, makes and writes secret signing keys (specs/architecture.md, "Where private keys are").
+pub const KEY_HOME: &str = "rootcast-keys";
+
+/// The crates that may use it: those of publishers and root key holders, and of the origin.
+pub const KEY_USERS: &[&str] =
+    &["rootcast-bundler", "rootcast-relay", "rootcast-command", "rootcast-benches", "rootcast-sim"];
 
 /// Features of `ed25519-dalek` that read, write or make secret keys.
 const KEY_FEATURES: &[&str] = &["hazmat", "pem", "pkcs8", "rand_core", "serde"];
@@ -71,15 +74,20 @@ pub fn one_provider(graph: &Graph) -> Findings {
     findings
 }
 
-/// Outside [`KEY_HOMES`], no member asks for what reads or makes secret keys. Tests may.
+/// No member but [`KEY_HOME`] asks for what reads or makes secret keys, and
+/// none but [`KEY_USERS`] for that crate. Tests may.
 pub fn key_features_stay_home(graph: &Graph) -> Findings {
     let mut findings = Findings::new();
-    for member in graph.members().filter(|member| !KEY_HOMES.contains(&member.name.as_str())) {
-        let wanted = member.dependencies.iter().filter(|d| d.kind.as_deref() != Some("dev"));
-        for feature in wanted.filter(|d| d.name == "ed25519-dalek").flat_map(|d| &d.features) {
+    for member in graph.members().filter(|member| member.name != KEY_HOME) {
+        let wanted = || member.dependencies.iter().filter(|d| d.kind.as_deref() != Some("dev"));
+        if wanted().any(|d| d.name == KEY_HOME) && !KEY_USERS.contains(&member.name.as_str()) {
+            findings
+                .push(format!("`{}` depends on `{KEY_HOME}`, which is for {KEY_USERS:?} only", member.name));
+        }
+        for feature in wanted().filter(|d| d.name == "ed25519-dalek").flat_map(|d| &d.features) {
             if KEY_FEATURES.contains(&feature.as_str()) {
                 findings.push(format!(
-                    "`{}` enables `{feature}` of ed25519-dalek; secret keys are for {KEY_HOMES:?} only",
+                    "`{}` enables `{feature}` of ed25519-dalek; secret keys are for `{KEY_HOME}` only",
                     member.name
                 ));
             }
@@ -132,6 +140,6 @@ mod tests {
         };
         assert_eq!(findings_of("rootcast-agent", "").len(), 1);
         assert!(findings_of("rootcast-agent", "dev").is_empty());
-        assert!(findings_of("rootcast-bundler", "").is_empty());
+        assert!(findings_of("rootcast-keys", "").is_empty());
     }
 }

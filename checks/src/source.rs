@@ -95,14 +95,14 @@ pub fn read_all(directory: &Path, with_tests: bool) -> Result<Vec<Source>, Check
 }
 
 /// No code names a type that holds a secret signing key. For all crates but
-/// [`crate::closure::KEY_HOMES`].
+/// [`crate::closure::KEY_HOME`] and [`crate::closure::KEY_USERS`].
 pub fn secret_keys(sources: &[Source]) -> Findings {
     let mut findings = Findings::new();
     for source in sources {
         for (number, line) in source.code() {
             for name in SECRET_TYPES.iter().filter(|name| has_word(line, name)) {
                 findings.push(format!(
-                    "{}: `{name}` belongs to the bundler and the relay only",
+                    "{}: `{name}` belongs to the crate `rootcast-keys` and those that may use it",
                     source.at(number)
                 ));
             }

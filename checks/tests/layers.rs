@@ -65,8 +65,10 @@ fn the_core_names_nothing_that_does_io() {
 }
 
 #[test]
-fn secret_keys_are_in_the_bundler_and_the_relay_only() {
-    let others = GRAPH.members().filter(|member| !closure::KEY_HOMES.contains(&member.name.as_str()));
+fn secret_keys_are_where_documents_are_signed_only() {
+    let others = GRAPH.members().filter(|member| {
+        member.name != closure::KEY_HOME && !closure::KEY_USERS.contains(&member.name.as_str())
+    });
     let mut findings: Findings = others.flat_map(|member| source::secret_keys(&shipped(member))).collect();
     findings.extend(closure::key_features_stay_home(&GRAPH));
     holds(&findings);

@@ -1,9 +1,9 @@
 //! The one place where errors become messages and exit codes.
 
 use rootcast_agent::AgentError;
-use rootcast_bundler::keys::KeyError;
 use rootcast_bundler::source::SourceError;
 use rootcast_bundler::{CompileError, PublishError};
+use rootcast_keys::KeyError;
 use rootcast_relay::RelayError;
 use rootcast_relay::authority::AuthorityError;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};

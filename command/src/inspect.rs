@@ -6,9 +6,9 @@ mod store;
 
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use place::{Configured, pinned_trust, read};
+use place::{Configured, known_trust, read};
 use rootcast::limits::MAX_DOCUMENT;
-use rootcast::trust::{Trust, VerifiedTrust};
+use rootcast::trust::{Trust, TrustChain};
 use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
@@ -47,8 +47,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     };
     let trust = match (&arguments.trust, &arguments.identity, &configured) {
         (Some(file), ..) => Some(self_signed(file)?),
-        (None, Some(identity), _) => Some(pinned_trust(identity)?),
-        (None, None, Some(configured)) => Some(pinned_trust(&configured.identity)?),
+        (None, Some(identity), _) => Some(known_trust(identity, None)?),
+        (None, None, Some(configured)) => Some(known_trust(&configured.identity, Some(&configured.state))?),
         (None, None, None) => None,
     };
     if configured.is_none() && !path.is_dir() {
@@ -59,10 +59,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
 }
 
 /// A trust document that the user vouches for.
-fn self_signed(path: &Path) -> Result<VerifiedTrust, Failure> {
+fn self_signed(path: &Path) -> Result<TrustChain, Failure> {
     let document = read(path, MAX_DOCUMENT).map_err(|error| Failure::io(path, &error))?;
     let (_, hash) = Trust::unverified(&document).map_err(|error| refused(path, &error))?;
-    VerifiedTrust::pinned(&document, hash).map_err(|error| refused(path, &error))
+    TrustChain::pinned(&document, hash).map_err(|error| refused(path, &error))
 }
 
 fn refused(path: &Path, error: &dyn std::error::Error) -> Failure {

@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
             "the configuration does not tell which address to ask (its port is chosen at the start)";
         return Err(Failure::new(Exit::Usage, message).next("give --relay HOST:PORT"));
     }
-    let member = Member::load(identity)?;
+    let member = Member::load_stateless(identity)?;
     let asked = crate::publish::runtime()?.block_on(ask(&member, &relays))?;
     let channels = by_channel(&asked.rows);
     print_json(&asked, &channels, output);
@@ -134,6 +134,7 @@ struct Counts {
     hosts: u64,
     newest: u64,
     behind: u64,
+    stale: u64,
     failed: u64,
     offline: u64,
 }
@@ -143,11 +144,14 @@ impl Channel<'_> {
         let mut counts = Counts::default();
         for row in self.rows.iter().filter(|row| row.role == "agent") {
             counts.hosts += 1;
+            counts.stale += u64::from(row.state == HostState::Stale);
             match row.state {
                 HostState::Offline => counts.offline += 1,
                 HostState::Failed => counts.failed += 1,
-                HostState::Active | HostState::Updating if row.release >= self.newest => counts.newest += 1,
-                HostState::Active | HostState::Updating => counts.behind += 1,
+                HostState::Active | HostState::Stale | HostState::Updating => {
+                    let is_newest = row.release >= self.newest;
+                    *(if is_newest { &mut counts.newest } else { &mut counts.behind }) += 1;
+                }
             }
         }
         counts
@@ -171,7 +175,7 @@ fn print_json(asked: &Asked, channels: &BTreeMap<&ChannelName, Channel<'_>>, out
         let counts = channel.counts();
         json!({
             "channel": name.as_str(), "newest": channel.newest, "hosts": counts.hosts, "on_newest": counts.newest,
-            "behind": counts.behind, "failed": counts.failed, "offline": counts.offline,
+            "behind": counts.behind, "stale": counts.stale, "failed": counts.failed, "offline": counts.offline,
         })
     };
     output.value(&json!({
@@ -192,10 +196,10 @@ fn print(asked: &Asked, channels: &BTreeMap<&ChannelName, Channel<'_>>, output: 
         for (label, row) in lines {
             output.line(format!("{label:width$}  {}", details(row, channel.newest, colours)));
         }
-        let Counts { hosts, newest, behind, failed, offline } = channel.counts();
+        let Counts { hosts, newest, behind, stale, failed, offline } = channel.counts();
         let release = channel.newest;
         output.line(format!(
-            "{hosts} {}: {newest} on release {release}, {behind} behind, {failed} failed, {offline} offline",
+            "{hosts} {}: {newest} on release {release}, {behind} behind, {stale} stale, {failed} failed, {offline} offline",
             if hosts == 1 { "host" } else { "hosts" }
         ));
     }
@@ -207,7 +211,7 @@ fn details(row: &HostStatus, newest: u64, colours: bool) -> String {
     let state = match (colours, row.state) {
         (false, _) => state,
         (true, HostState::Active) => format!("\x1b[32m{state}\x1b[0m"),
-        (true, HostState::Updating) => format!("\x1b[33m{state}\x1b[0m"),
+        (true, HostState::Updating | HostState::Stale) => format!("\x1b[33m{state}\x1b[0m"),
         (true, HostState::Failed | HostState::Offline) => format!("\x1b[31m{state}\x1b[0m"),
     };
     let role = plain(&row.role);

@@ -4,7 +4,7 @@ mod channel;
 mod live;
 
 use crate::failure::{Exit, Failure};
-use crate::inspect::place::{Configured, channels, pinned_trust};
+use crate::inspect::place::{Configured, channels, known_trust};
 use crate::output::{Output, bytes};
 use channel::{Checked, Checking};
 use live::Compared;
@@ -32,8 +32,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
             arguments.path.display()
         ))
     })?;
-    let trust = pinned_trust(identity)?;
     let state = configured.as_ref().map_or(&arguments.path, |found| &found.state);
+    let trust = known_trust(identity, Some(state))?;
     let mut checked = Vec::new();
     for (name, directory) in channels(state)? {
         checked.push(Checking::new(&name, &trust).run(&directory, output)?);

@@ -1,11 +1,12 @@
 //! One child's streams: its subscription, and the questions it asks.
 
+use crate::news::Told;
 use crate::publish;
 use crate::server::Shared;
 use crate::status::Key;
 use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
-use rootcast_replica::{Replica, ReplicaError, answer_objects};
+use rootcast_replica::{Replica, ReplicaError, Serving, answer_objects};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ async fn stream_of(
         Opening::Subscribe(subscribe) => subscription(shared, connection, subscribe, sender, receiver).await,
         Opening::Update(request) => {
             let answer = match shared.replica(&request.channel) {
-                Some(replica) => pulled(replica, &request, &mut sender).await?,
+                Some(replica) => pulled(replica, &request, connection.peer().role(), &mut sender).await?,
                 None => Some(UpdateAnswer::NotFound),
             };
             if let Some(answer) = answer {
@@ -75,6 +76,15 @@ async fn stream_of(
             sender.send_message(&answer).await?;
             Ok(sender.finish()?)
         }
+        Opening::Trust(version) => {
+            sender.send_message(&shared.trust.answer(version)).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::ApplyTrust(document) => {
+            let answer = publish::apply_trust(shared, connection, document).await?;
+            sender.send_message(&answer).await?;
+            Ok(sender.finish()?)
+        }
         Opening::Status => {
             let rows = shared.statuses.watch().borrow().clone();
             sender.send_message(&Report(rows)).await?;
@@ -87,9 +97,11 @@ async fn stream_of(
 async fn pulled(
     replica: &Arc<Replica>,
     request: &UpdateRequest,
+    role: Role,
     sender: &mut Sender,
 ) -> Result<Option<UpdateAnswer>, ReplicaError> {
-    match replica.outgoing(&request.interest, &request.standing).await {
+    let serving = if role == Role::Publisher { Serving::Base } else { Serving::Granted };
+    match replica.outgoing(&request.interest, &request.standing, serving).await {
         Ok(Some(outgoing)) => {
             outgoing.answer(sender).await?;
             Ok(None)
@@ -115,7 +127,9 @@ async fn subscription(
     };
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let latest = replica.held().map(|held| held.accepted());
-    sender.send_message(&Welcome { latest, time, alternates: Vec::new() }).await?;
+    let trust = shared.trust.version();
+    sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
+    let news = Told::new(&subscribe, trust);
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
     let peer = connection.peer();
     let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
@@ -133,6 +147,7 @@ async fn subscription(
     };
     tokio::select! {
         outcome = reports => outcome,
+        outcome = news.tell(&replica, &mut sender) => outcome,
         outcome = push(&replica, connection, subscribe) => outcome,
     }
 }
@@ -158,10 +173,12 @@ async fn push(
 ) -> Result<(), ReplicaError> {
     let Subscribe { interest, mut standing, subscription, .. } = subscribe;
     let (mut held, mut fresh) = (replica.watch_held(), replica.watch_fresh());
+    let mut trust = replica.trust().watch();
     loop {
         held.mark_unchanged();
         fresh.mark_unchanged();
-        match replica.outgoing(&interest, &standing).await {
+        trust.mark_unchanged();
+        match replica.outgoing(&interest, &standing, Serving::Granted).await {
             Ok(Some(outgoing)) => {
                 let mut stream = connection.open_uni().await?;
                 let bytes = outgoing.push(subscription, &mut stream).await?;
@@ -178,6 +195,7 @@ async fn push(
         tokio::select! {
             changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = fresh.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
+            changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The relay's configuration file.
 
 use crate::RelayError;
-use rootcast::limits::MAX_CHANNELS;
+use rootcast::limits::{HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS};
 use rootcast::path::ChannelName;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
@@ -24,6 +24,16 @@ pub struct RelayConfig {
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
+    /// The origin's online key; `head.key` beside the identity unless it is given.
+    #[serde(default)]
+    pub head_key: Option<PathBuf>,
+    /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
+    #[serde(default = "default_head_validity")]
+    pub head_validity_seconds: u64,
+}
+
+fn default_head_validity() -> u64 {
+    HEAD_VALIDITY.as_secs()
 }
 
 fn default_channels() -> Vec<ChannelName> {
@@ -41,6 +51,13 @@ impl RelayConfig {
             let message = format!("`channels` names between 1 and {MAX_CHANNELS} channels");
             return Err(ConfigError::wrong(path, message).into());
         }
+        let allowed = HEAD_VALIDITY_LEAST.as_secs()..=HEAD_VALIDITY_MOST.as_secs();
+        if !allowed.contains(&config.head_validity_seconds) {
+            let message =
+                format!("`head_validity_seconds` is between {} and {}", allowed.start(), allowed.end());
+            return Err(ConfigError::wrong(path, message).into());
+        }
+        config.head_key = config.head_key.map(|key| directory.join(key));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)

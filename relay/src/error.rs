@@ -17,6 +17,9 @@ pub enum RelayError {
     /// Its store is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The online key is not usable.
+    #[error(transparent)]
+    Key(#[from] rootcast_keys::KeyError),
     /// A channel's replica could not be opened.
     #[error(transparent)]
     Replica(#[from] ReplicaError),

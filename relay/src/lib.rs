@@ -10,6 +10,8 @@ pub mod authority;
 mod child;
 mod config;
 mod error;
+mod heads;
+mod news;
 mod publish;
 mod server;
 mod start;

@@ -1,12 +1,40 @@
 //! Taking a publication: only the origin does, and it is durable before anyone hears of it.
 
 use crate::server::{RelayEvent, Shared};
+use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::limits::MAX_EDIT;
-use rootcast::protocol::{Interest, Publication, PublishAnswer};
+use rootcast::protocol::{Interest, Publication, PublishAnswer, TrustApplied};
 use rootcast_replica::{Received, ReplicaError, Rule, Update};
 use rootcast_transport::{Connection, Receiver, Role};
 use std::sync::Arc;
+
+/// Puts a new version of trust in force. It verifies itself; the role only keeps noise away.
+pub(crate) async fn apply_trust(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    document: Bytes,
+) -> Result<TrustApplied, ReplicaError> {
+    if !shared.is_origin {
+        return Ok(TrustApplied::NotOrigin);
+    }
+    if connection.peer().role() != Role::Publisher {
+        let reason = "only an identity with the role publisher may bring a new version of trust";
+        return Ok(TrustApplied::Refused(reason.into()));
+    }
+    let trust = shared.trust.clone();
+    let offered = tokio::task::spawn_blocking(move || trust.offer(&document));
+    match offered.await.map_err(|_| ReplicaError::Stopped)? {
+        Ok(new) => {
+            let (version, by) = (shared.trust.version(), connection.peer().to_string());
+            if new {
+                (shared.events)(RelayEvent::Trust { version, by });
+            }
+            Ok(TrustApplied::InForce(version))
+        }
+        Err(error) => Ok(TrustApplied::Refused(error.to_string())),
+    }
+}
 
 pub(crate) async fn take(
     shared: &Arc<Shared>,

@@ -1,12 +1,14 @@
 //! The daemon: opens the stores, follows the parents, serves the children.
 
 use crate::child;
+use crate::heads::HeadSigner;
 use crate::status::Statuses;
 use crate::{RelayConfig, RelayError};
+use rootcast::head::Freshness;
 use rootcast::limits::{MAX_CHILDREN, SHUTDOWN_WAIT};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast_replica::{Follow, FollowEvent, Member, Replica, Tending, follow};
+use rootcast_replica::{Follow, FollowEvent, Member, Replica, Tending, Trusted, follow};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint, Handshake};
 use std::collections::BTreeMap;
@@ -35,6 +37,13 @@ pub enum RelayEvent {
         /// Who published.
         publisher: String,
     },
+    /// A version of the trust document is in force (origin).
+    Trust {
+        /// Its number.
+        version: u64,
+        /// Who brought it.
+        by: String,
+    },
     /// Something about following a parent.
     Follow {
         /// The channel.
@@ -48,6 +57,7 @@ pub enum RelayEvent {
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) is_origin: bool,
+    pub(crate) trust: Arc<Trusted>,
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) publishing: Mutex<()>,
@@ -71,19 +81,20 @@ pub async fn run(
     events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RelayError> {
-    let member = Member::load(&config.identity)?;
+    let member = Member::load(&config.identity, &config.state)?;
     let mut replicas = BTreeMap::new();
     for channel in &config.channels {
         let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
         let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
-        let evidence = Some(directory.join("evidence"));
-        let replica = Replica::open(store, member.trust.clone(), channel.clone(), true, evidence)?;
+        let replica =
+            Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
         replicas.insert(channel.clone(), Arc::new(replica));
     }
     let endpoint = Endpoint::listen(&member.identity, config.listen)?;
     let shared = Arc::new(Shared {
         name: member.identity.name().name().to_owned(),
         is_origin: config.parents.is_empty(),
+        trust: member.trust.clone(),
         replicas,
         statuses: Arc::default(),
         publishing: Mutex::new(()),
@@ -95,7 +106,13 @@ pub async fn run(
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
     }
-    if !shared.is_origin {
+    if shared.is_origin {
+        if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
+            for replica in shared.replicas.values() {
+                tasks.spawn(signer.clone().sign_all(replica.clone()));
+            }
+        }
+    } else {
         for replica in shared.replicas.values() {
             tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));
         }
@@ -140,13 +157,24 @@ fn follow_of(
 /// Keeps this relay's own rows current.
 async fn own_status(shared: Arc<Shared>) {
     let mut changes: Vec<_> = shared.replicas.values().map(|replica| replica.watch_held()).collect();
+    let mut heads: Vec<_> = shared.replicas.values().map(|replica| replica.watch_head()).collect();
     loop {
         changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        heads.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let rows = shared.replicas.values().map(|replica| own_row(&shared, replica)).collect();
         shared.statuses.set_own(rows);
         let mut waits = JoinSet::new();
         for mut change in changes.iter().cloned() {
             waits.spawn(async move { change.changed().await });
+        }
+        for mut head in heads.iter().cloned() {
+            waits.spawn(async move { head.changed().await });
+        }
+        for lapses in shared.replicas.values().filter_map(|replica| replica.lapses()) {
+            waits.spawn(async move {
+                tokio::time::sleep(lapses).await;
+                Ok(())
+            });
         }
         if waits.join_next().await.is_none() {
             return;
@@ -163,7 +191,10 @@ fn own_row(shared: &Shared, replica: &Replica) -> HostStatus {
         parent: String::new(),
         channel: replica.channel().clone(),
         release: release.map_or(0, |release| release.number),
-        state: HostState::Active,
+        state: match replica.freshness() {
+            Freshness::Fresh { .. } => HostState::Active,
+            Freshness::Stale => HostState::Stale,
+        },
         files: release.map_or(0, |release| release.files),
         healed: replica.healed(),
         received: replica.received(),

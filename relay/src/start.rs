@@ -37,6 +37,7 @@ fn line(event: &RelayEvent) -> serde_json::Value {
         RelayEvent::Published { channel, number, publisher } => json!({
             "event": "published", "channel": channel.as_str(), "release": number, "publisher": publisher,
         }),
+        RelayEvent::Trust { version, by } => json!({ "event": "trust", "version": version, "by": by }),
         RelayEvent::Follow { channel, event } => {
             let mut line = event.to_json();
             if let Some(fields) = line.as_object_mut() {

@@ -66,6 +66,8 @@ impl Platform {
             state: self.directory.path().join(name).join("state"),
             channels: vec![channel()],
             parents: parents.iter().map(SocketAddr::to_string).collect(),
+            head_key: None,
+            head_validity_seconds: 3600,
         };
         let store = config.state.join("channels").join("main");
         let (told, mut events) = mpsc::unbounded_channel();
@@ -150,8 +152,14 @@ fn adopt(publisher: &Publisher, draft: &Draft) {
 
 async fn subscribe(connection: &Connection) -> (Sender, Receiver) {
     let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
-    let opening =
-        Subscribe { channel: channel(), subscription: 1, interest: Interest::All, standing: nowhere() };
+    let opening = Subscribe {
+        channel: channel(),
+        subscription: 1,
+        interest: Interest::All,
+        standing: nowhere(),
+        trust: 1,
+        head: (0, 0),
+    };
     sender.send_message(&Opening::Subscribe(opening)).await.unwrap();
     receiver.receive_message::<Welcome>(MAX_FRAME).await.unwrap().expect("a welcome");
     (sender, receiver)

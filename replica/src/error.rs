@@ -3,13 +3,16 @@
 use rootcast::acceptance::Refusal;
 use rootcast::codec::CodecError;
 use rootcast::edit::EditError;
+use rootcast::head::HeadRefusal;
 use rootcast::id::ObjectId;
 use rootcast::object::ReadError;
 use rootcast::path::BundleName;
 use rootcast::tree::TreeError;
+use rootcast::trust::TrustError;
 use rootcast::verify::VerifyError;
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
+use std::path::PathBuf;
 
 /// A replica could not do what was asked. It stays at what it held.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,38 @@ pub enum ReplicaError {
     /// What was offered breaks the acceptance rule. It is kept as evidence.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A head is refused.
+    #[error(transparent)]
+    Head(#[from] HeadRefusal),
+    /// A version of the trust document is refused.
+    #[error(transparent)]
+    Trust(TrustError),
+    /// The trust document has gone back behind what was accepted under it.
+    #[error(
+        "trust version {need} was in force here before, and only version {have} is known; a parent must send the rest"
+    )]
+    TrustBehind {
+        /// The version at hand.
+        have: u64,
+        /// The version that was in force.
+        need: u64,
+    },
+    /// The trust document has lapsed: nothing new is judged by it. What runs stays.
+    #[error(
+        "trust version {version} has expired; have a new version signed and applied (`rootcast trust propose`)"
+    )]
+    TrustLapsed {
+        /// Its version.
+        version: u64,
+    },
+    /// A version of the trust document, or a head, could not be made durable.
+    #[error("{}: {source}", path.display())]
+    KeepTrust {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An edit does not apply.
     #[error("bundle `{bundle}`: {source}")]
     Edit {
@@ -81,6 +116,21 @@ impl ReplicaError {
         }
     }
 
+    /// Whether a newer version of trust may change the judgement.
+    pub(crate) fn is_trust(&self) -> bool {
+        matches!(
+            self,
+            Self::TrustBehind { .. }
+                | Self::TrustLapsed { .. }
+                | Self::Verify(
+                    VerifyError::Signature(_)
+                        | VerifyError::Head(_)
+                        | VerifyError::NotGranted(_)
+                        | VerifyError::Epoch { .. }
+                )
+        )
+    }
+
     /// Whether another parent, or the same one asked for a snapshot, may do better.
     pub(crate) fn is_offer(&self) -> bool {
         matches!(
@@ -92,6 +142,7 @@ impl ReplicaError {
                 | Self::Incomplete(_)
                 | Self::Unfit
                 | Self::NotAsked(_)
+                | Self::TrustBehind { .. }
         )
     }
 }

@@ -4,9 +4,11 @@
 use crate::repair::blocking;
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
-use rootcast::limits::{ANSWER_WAIT, MAX_FRAME, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX};
+use rootcast::limits::{
+    ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX,
+};
 use rootcast::protocol::{
-    HostStatus, Interest, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
+    HostStatus, Interest, News, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
 };
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
@@ -36,6 +38,11 @@ pub enum FollowEvent {
         number: u64,
         /// All bytes that its update took on our streams.
         bytes: u64,
+    },
+    /// A newer version of the trust document is in force.
+    Trust {
+        /// Its number.
+        version: u64,
     },
     /// An update failed; what was held stays.
     Failed {
@@ -131,12 +138,78 @@ async fn subscribe(
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
     let (mut sender, mut receiver) = connection.open_bi().await?;
-    let subscribe = Subscribe { channel, subscription: number, interest, standing };
+    let trust = follow.replica.trust().version();
+    let head = follow.replica.head().map_or((0, 0), |head| head.head().rank());
+    let subscribe = Subscribe { channel, subscription: number, interest, standing, trust, head };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let welcome = receiver.receive_message(MAX_FRAME);
     let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
-    welcome.ok_or(ReplicaError::NotFound)?;
+    let welcome = welcome.ok_or(ReplicaError::NotFound)?;
+    update_trust(follow, connection, welcome.trust).await?;
     Ok(Control { sender, receiver, number })
+}
+
+/// Fetches the versions of trust up to the one that the parent says it has.
+async fn update_trust(follow: &Follow, connection: &Connection, version: u64) -> Result<(), ReplicaError> {
+    let trusted = follow.replica.trust();
+    if version > trusted.version() && trusted.fetch(connection).await? {
+        (follow.events)(FollowEvent::Trust { version: trusted.version() });
+    }
+    Ok(())
+}
+
+/// Takes in what the parent says on the control stream.
+async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<(), ReplicaError> {
+    let document = match news {
+        News::Trust(version) => return update_trust(follow, connection, version).await,
+        News::Head(document) => document,
+    };
+    let replica = follow.replica.clone();
+    let offered = document.clone();
+    let outcome = match blocking(move || replica.accept_head(&offered)).await {
+        // Signed by a key that we do not know yet?
+        Err(error) if error.is_trust() && follow.replica.trust().fetch(connection).await? => {
+            (follow.events)(FollowEvent::Trust { version: follow.replica.trust().version() });
+            tracing::debug!(%error, "a head needed a newer version of trust");
+            let replica = follow.replica.clone();
+            blocking(move || replica.accept_head(&document)).await
+        }
+        outcome => outcome,
+    };
+    match outcome {
+        // A head that breaks the rule is an alarm, and no reason to lose what else this parent has.
+        Err(error @ (ReplicaError::Head(_) | ReplicaError::Verify(_))) => {
+            tracing::error!(%error, parent = %connection.peer(), "ALARM: a head is refused");
+            (follow.events)(FollowEvent::Failed { reason: error.to_string() });
+            Ok(())
+        }
+        Err(error @ ReplicaError::TrustLapsed { .. }) => {
+            tracing::warn!(%error, "a head cannot be judged");
+            Ok(())
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+/// Waits until the parent has held less than our head says there is for too long.
+async fn behind(replica: &Replica) {
+    loop {
+        let mut news = (replica.watch_head(), replica.watch_held());
+        let head = replica.head().map(|head| head.head().release.rank());
+        let held = replica.held().map(|held| held.accepted().rank());
+        let wait = async {
+            if head > held {
+                tokio::time::sleep(BEHIND_HEAD_WAIT).await;
+            } else {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = wait => return,
+            _ = news.0.changed() => {}
+            _ = news.1.changed() => {}
+        }
+    }
 }
 
 /// Follows one parent until it is lost.
@@ -146,6 +219,8 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
     let mut next_report = tokio::time::Instant::now();
     let mut report_due = false;
     let replica = follow.replica.clone();
+    let behind = behind(&replica);
+    tokio::pin!(behind);
     loop {
         tokio::select! {
             stream = connection.accept_uni() => {
@@ -184,11 +259,11 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                 }
             }
             () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
-            end = control.receiver.receive_frame(MAX_FRAME) => {
-                if end?.is_none() {
-                    return Ok(());
-                }
-            }
+            () = &mut behind => return Err(ReplicaError::Withheld),
+            news = control.receiver.receive_message::<News>(MAX_NEWS) => match news? {
+                Some(news) => hear(follow, connection, news).await?,
+                None => return Ok(()),
+            },
         }
     }
 }
@@ -226,14 +301,26 @@ async fn take_in(
     let replica = &follow.replica;
     let interest = follow.interest.borrow().clone();
     let attempted = match update {
-        Some(update) => attempt(replica, connection, &interest, update, bytes, follow).await,
+        Some(ref update) => attempt(replica, connection, &interest, update.clone(), bytes, follow).await,
         None => Err(ReplicaError::Unfit),
+    };
+    // Signed by keys that a newer version of trust may name: judged once more by that.
+    let attempted = match (attempted, update) {
+        (Err(error), Some(update)) if error.is_trust() && replica.trust().fetch(connection).await? => {
+            (follow.events)(FollowEvent::Trust { version: replica.trust().version() });
+            attempt(replica, connection, &interest, update, bytes, follow).await
+        }
+        (attempted, _) => attempted,
     };
     let error = match attempted {
         Ok(()) => return Ok(()),
         Err(error) if error.is_offer() => error,
         // Evidence of a bad publisher is not this parent's doing. What runs stays.
         Err(error @ ReplicaError::Refused(_)) => {
+            (follow.events)(FollowEvent::Failed { reason: error.to_string() });
+            return Ok(());
+        }
+        Err(error @ ReplicaError::TrustLapsed { .. }) => {
             (follow.events)(FollowEvent::Failed { reason: error.to_string() });
             return Ok(());
         }

@@ -11,34 +11,38 @@ mod daemon;
 mod error;
 mod evidence;
 mod follow;
+mod heads;
 mod member;
 mod outgoing;
 mod receive;
 mod repair;
 mod session;
 mod snapshot;
+mod trusted;
 mod update;
 
 pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use follow::{Follow, FollowEvent, follow};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
-pub use outgoing::Outgoing;
 use outgoing::Prepared;
+pub use outgoing::{Outgoing, Serving};
 pub use receive::{Received, Rule};
 pub use session::{Pushed, answer_objects, pull, receive_update};
 use snapshot::Snapshots;
 pub use snapshot::Tending;
+pub use trusted::Trusted;
 pub use update::Update;
 
 use cache::EditCache;
 use evidence::Evidence;
 use rootcast::acceptance::{Accepted, Floors};
 use rootcast::compact::Before;
+use rootcast::head::VerifiedHead;
 use rootcast::id::ProofHash;
 use rootcast::path::{BundleName, ChannelName};
 use rootcast::protocol::{Interest, Standing, UpdateMessage};
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_store::Store;
 use std::collections::BTreeMap;
@@ -54,9 +58,35 @@ pub struct Held {
     pub bundles: VerifiedBundles,
     /// The proof of those leaves.
     pub siblings: Vec<ProofHash>,
+    /// The version of trust that it was last judged by.
+    judged_by: u64,
+    /// Whether that version lets its keys publish: what was accepted stays, and
+    /// only what is granted is served to others.
+    granted: bool,
 }
 
 impl Held {
+    /// Judges a record anew. One that verifies under an older version of trust alone is held, and not served.
+    ///
+    /// # Errors
+    /// When it verifies under none.
+    pub fn of_record(
+        record: &ReleaseRecord,
+        trust: &TrustChain,
+        channel: &ChannelName,
+    ) -> Result<Self, ReplicaError> {
+        let bundles = record.verify(trust, channel)?;
+        let newest = trust.newest();
+        let granted = newest.release(channel, &record.document).is_ok();
+        let siblings = record.siblings.clone();
+        Ok(Self { bundles, siblings, judged_by: newest.trust().version, granted })
+    }
+
+    /// Whether the trust that it was last judged by lets its keys publish.
+    pub fn is_granted(&self) -> bool {
+        self.granted
+    }
+
     /// Its number and hash.
     pub fn accepted(&self) -> Accepted {
         self.bundles.release().accepted()
@@ -84,9 +114,11 @@ pub struct Fresh {
 /// One channel's bundles, verified and durable.
 pub struct Replica {
     store: Arc<dyn Store>,
-    trust: Arc<VerifiedTrust>,
+    trust: Arc<Trusted>,
     channel: ChannelName,
     keep_log: bool,
+    directory: Option<PathBuf>,
+    head: watch::Sender<Option<Arc<VerifiedHead>>>,
     held: watch::Sender<Option<Arc<Held>>>,
     fresh: watch::Sender<Option<Arc<Fresh>>>,
     evidence: Evidence,
@@ -105,21 +137,26 @@ pub struct Replica {
 impl Replica {
     /// Opens the replica of a channel over a store, and verifies anew what the
     /// store holds. `keep_log`: whether edits are kept for children.
-    /// `evidence`: where offers that break the acceptance rule are kept.
+    /// `directory`: where heads, and offers that break the acceptance rule, are kept.
     ///
     /// # Errors
     /// When the store fails. A damaged record is none: an older one is held
     /// until the newest has been fetched again, and floors stay.
     pub fn open(
         store: Arc<dyn Store>,
-        trust: Arc<VerifiedTrust>,
+        trust: Arc<Trusted>,
         channel: ChannelName,
         keep_log: bool,
-        evidence: Option<PathBuf>,
+        directory: Option<PathBuf>,
     ) -> Result<Self, ReplicaError> {
         let mut newest = None;
-        for number in store.releases().into_iter().rev() {
-            match Self::load(&*store, &trust, &channel, number) {
+        // Numbers of an epoch that is over may be higher than the accepted one.
+        let accepted = store.floors().number();
+        let (mut numbers, over): (Vec<_>, Vec<_>) =
+            store.releases().into_iter().rev().partition(|number| *number <= accepted || accepted == 0);
+        numbers.extend(over);
+        for number in numbers {
+            match Self::load(&*store, &trust.chain(), &channel, number) {
                 Ok(Some(held)) => {
                     newest = Some(Arc::new(held));
                     break;
@@ -128,11 +165,14 @@ impl Replica {
                 Err(error) => tracing::warn!(%channel, number, %error, "a stored release is not usable"),
             }
         }
-        Ok(Self {
+        let evidence = directory.as_ref().map(|directory| directory.join("evidence"));
+        let replica = Self {
             store,
             trust,
             channel,
             keep_log,
+            directory,
+            head: watch::Sender::new(None),
             held: watch::Sender::new(newest),
             fresh: watch::Sender::new(None),
             evidence: Evidence::new(evidence),
@@ -145,27 +185,28 @@ impl Replica {
             healed: AtomicU64::new(0),
             received: AtomicU64::new(0),
             collected_at: AtomicU64::new(0),
-        })
+        };
+        replica.head.send_replace(replica.stored_head());
+        Ok(replica)
     }
 
     fn load(
         store: &dyn Store,
-        trust: &VerifiedTrust,
+        trust: &TrustChain,
         channel: &ChannelName,
         number: u64,
     ) -> Result<Option<Held>, ReplicaError> {
         let Some(bytes) = store.release(number)? else { return Ok(None) };
         let record: ReleaseRecord = rootcast::codec::decode(&bytes, rootcast::limits::MAX_RECORD)?;
-        let bundles = record.verify(trust, channel)?;
-        Ok(Some(Held { bundles, siblings: record.siblings }))
+        Ok(Some(Held::of_record(&record, trust, channel)?))
     }
 
     /// The channel.
     pub fn channel(&self) -> &ChannelName {
         &self.channel
     }
-    /// The trust document in force.
-    pub fn trust(&self) -> &Arc<VerifiedTrust> {
+    /// The platform's trust.
+    pub fn trust(&self) -> &Arc<Trusted> {
         &self.trust
     }
     /// The store.
@@ -175,6 +216,25 @@ impl Replica {
     /// The newest release held; none before the first.
     pub fn held(&self) -> Option<Arc<Held>> {
         self.held.borrow().clone()
+    }
+    /// The newest release held, judged by the trust in force; none where that
+    /// does not let its keys publish.
+    pub fn granted(&self) -> Option<Arc<Held>> {
+        let held = self.held()?;
+        let chain = self.trust.chain();
+        if held.judged_by == chain.newest().trust().version {
+            return held.granted.then_some(held);
+        }
+        let record = ReleaseRecord::new(&held.bundles, &held.siblings);
+        let judged = Arc::new(Held::of_record(&record, &chain, &self.channel).ok()?);
+        self.held.send_if_modified(|held| {
+            let same = held.as_ref().is_some_and(|held| held.accepted() == judged.accepted());
+            if same {
+                *held = Some(judged.clone());
+            }
+            false // nothing that anyone waits for
+        });
+        judged.granted.then_some(judged)
     }
     /// Changes when a newer release is held.
     pub fn watch_held(&self) -> watch::Receiver<Option<Arc<Held>>> {
@@ -216,7 +276,7 @@ impl Replica {
     /// # Errors
     /// When the store fails or the record does not verify.
     pub fn release(&self, number: u64) -> Result<Option<Held>, ReplicaError> {
-        Self::load(&*self.store, &self.trust, &self.channel, number)
+        Self::load(&*self.store, &self.trust.chain(), &self.channel, number)
     }
 
     /// The update that was pushed, its head rebuilt where it came without what

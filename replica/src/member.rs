@@ -1,8 +1,9 @@
 //! A process's place in a platform: its identity, and the trust it pins.
 
-use rootcast::id::{AuthorityHash, ParseIdError, TrustHash};
+use crate::trusted::Trusted;
+use rootcast::id::{AuthorityHash, ParseIdError};
 use rootcast::limits::MAX_DOCUMENT;
-use rootcast::trust::{TrustError, VerifiedTrust};
+use rootcast::trust::{TrustChain, TrustError};
 use rootcast_transport::{Identity, TransportError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -43,49 +44,64 @@ pub enum MemberError {
     /// The identity is not usable.
     #[error(transparent)]
     Identity(#[from] TransportError),
-    /// The certificate authority is not the one that the trust document names.
-    #[error("the certificate authority in {} is {got}, and the trust document names {want}", directory.display())]
+    /// The certificate authority is none that the trust document names.
+    #[error("the certificate authority in {} is {got}, and the trust document names {}", directory.display(), list(want))]
     Authority {
         /// The identity's directory.
         directory: PathBuf,
         /// The authority found.
         got: AuthorityHash,
-        /// The authority named.
-        want: AuthorityHash,
+        /// Those named.
+        want: Vec<AuthorityHash>,
     },
 }
 
-/// An identity, and the trust document that it pins.
+fn list(hashes: &[AuthorityHash]) -> String {
+    hashes.iter().map(AuthorityHash::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// An identity, and the trust that it pins.
 pub struct Member {
     /// Who this process is.
     pub identity: Identity,
     /// Whom it trusts.
-    pub trust: Arc<VerifiedTrust>,
+    pub trust: Arc<Trusted>,
 }
 
 impl Member {
-    /// Reads and checks a directory that `rootcast init` wrote.
+    /// Reads and checks a directory that `rootcast init` or `rootcast join` wrote, and the
+    /// later versions of trust that the process keeps in its state directory.
     ///
     /// # Errors
     /// [`MemberError`], which names the file.
-    pub fn load(directory: &Path) -> Result<Self, MemberError> {
+    pub fn load(directory: &Path, state: &Path) -> Result<Self, MemberError> {
         let identity = Identity::load(directory)?;
-        let path = directory.join(FINGERPRINT_FILE);
-        let text = String::from_utf8_lossy(&read(&path)?).trim().to_owned();
-        let fingerprint: TrustHash =
-            text.parse().map_err(|source| MemberError::Fingerprint { path, source })?;
-        let path = directory.join(TRUST_FILE);
-        let trust = VerifiedTrust::pinned(&read(&path)?, fingerprint)
-            .map_err(|source| MemberError::Trust { path, source })?;
-        let (got, want) = (identity.authority_hash(), trust.trust().authority);
-        if got != want {
-            return Err(MemberError::Authority { directory: directory.to_owned(), got, want });
-        }
-        Ok(Self { identity, trust: Arc::new(trust) })
+        let trust = Trusted::open(directory, state)?;
+        check_authority(&identity, &trust.chain(), directory)?;
+        Ok(Self { identity, trust })
+    }
+
+    /// As [`Member::load`], for who only asks and keeps no state.
+    ///
+    /// # Errors
+    /// [`MemberError`], which names the file.
+    pub fn load_stateless(directory: &Path) -> Result<Self, MemberError> {
+        let identity = Identity::load(directory)?;
+        let chain = Trusted::pinned(directory)?;
+        check_authority(&identity, &chain, directory)?;
+        Ok(Self { identity, trust: Trusted::in_memory(chain) })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, MemberError> {
+fn check_authority(identity: &Identity, chain: &TrustChain, directory: &Path) -> Result<(), MemberError> {
+    let (got, want) = (identity.authority_hash(), &chain.newest().trust().authorities);
+    if want.contains(&got) {
+        return Ok(());
+    }
+    Err(MemberError::Authority { directory: directory.to_owned(), got, want: want.clone() })
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, MemberError> {
     let failed = |source| MemberError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();

@@ -101,6 +101,15 @@ impl Way {
     }
 }
 
+/// Whom an update is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// Relays and hosts: nothing that they could not verify by the trust in force.
+    Granted,
+    /// Publishers, who build on the newest release whoever signed it.
+    Base,
+}
+
 impl Replica {
     /// The update that brings a child from `standing` to the newest release;
     /// `None` when it has all of it.
@@ -111,8 +120,9 @@ impl Replica {
         self: &Arc<Self>,
         interest: &Interest,
         standing: &Standing,
+        serving: Serving,
     ) -> Result<Option<Arc<Outgoing>>, ReplicaError> {
-        let Some(mut target) = self.target(interest, standing) else { return Ok(None) };
+        let Some(mut target) = self.target(interest, standing, serving) else { return Ok(None) };
         let (interest, standing) = (interest.clone(), standing.clone());
         let key = Key { target: target.held.accepted(), interest, standing };
         if let Some(made) = self.prepared.find(&key) {
@@ -131,9 +141,9 @@ impl Replica {
         Ok(made)
     }
 
-    fn target(&self, interest: &Interest, standing: &Standing) -> Option<Target> {
+    fn target(&self, interest: &Interest, standing: &Standing, serving: Serving) -> Option<Target> {
         let child_has: BTreeSet<&BundleName> = standing.whole.iter().collect();
-        let fresh = self.fresh.borrow().clone();
+        let fresh = self.fresh.borrow().clone().filter(|fresh| fresh.held.judged_by == self.trust.version());
         if let Some(fresh) = fresh {
             let release = fresh.held.bundles.release().release();
             let follows = match (&standing.release, &fresh.before) {
@@ -153,9 +163,12 @@ impl Replica {
                 return Some(Target { held, before, older: None, fresh: Some(fresh.edits.clone()) });
             }
         }
-        let held = self.held()?;
+        let held = match serving {
+            Serving::Granted => self.granted()?,
+            Serving::Base => self.held()?,
+        };
         let lacks = |leaf: &BundleLeaf| interest.covers(&leaf.name) && !child_has.contains(&leaf.name);
-        let older = standing.release.is_none_or(|at| at.number < held.accepted().number);
+        let older = standing.release.is_none_or(|at| at.rank() < held.accepted().rank());
         let same = standing.release == Some(held.accepted());
         let incomplete = same && held.bundles.leaves().values().any(lacks);
         if !older && !incomplete {

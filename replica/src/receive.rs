@@ -19,6 +19,8 @@ use std::sync::{Arc, PoisonError};
 pub enum Rule {
     /// A replica's: what a parent sent.
     Follow,
+    /// A publisher's: what it builds its own release on.
+    Base,
     /// The origin's: what a publisher sent must be exactly the next release,
     /// whole, with the log's own edits.
     Origin,
@@ -47,7 +49,12 @@ impl Replica {
         rule: Rule,
     ) -> Result<Received, ReplicaError> {
         let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        let release = self.trust.release(&self.channel, &update.head.release)?;
+        let trust = self.judging()?;
+        let release = match rule {
+            // What it builds on may have been signed by keys that are gone since.
+            Rule::Base => self.trust.chain().known_release(&self.channel, &update.head.release)?,
+            _ => trust.release(&self.channel, &update.head.release)?,
+        };
         let floors = self.store.floors();
         let held = self.held();
         let verdict = judge(&floors, &release.offer());
@@ -71,7 +78,7 @@ impl Replica {
             return Err(ReplicaError::Incomplete(gone.1.name.clone()));
         }
         let gains = held.as_ref().is_none_or(|held| {
-            held.accepted().number < bundles.release().accepted().number
+            held.accepted().rank() < bundles.release().accepted().rank()
                 || bundles.leaves().values().any(|leaf| held.bundles.leaf(&leaf.name).is_none())
         });
         if verdict == Verdict::Same && !gains && update.edits.is_empty() {
@@ -89,7 +96,10 @@ impl Replica {
         if self.keep_log {
             self.inherit_snapshots(&bundles, update, held.as_deref());
         }
-        let now = Arc::new(Held { bundles: bundles.clone(), siblings: update.head.siblings.clone() });
+        let granted = rule != Rule::Base || trust.release(&self.channel, &update.head.release).is_ok();
+        let siblings = update.head.siblings.clone();
+        let judged_by = trust.trust().version;
+        let now = Arc::new(Held { bundles: bundles.clone(), siblings, judged_by, granted });
         self.held.send_replace(Some(now.clone()));
         if rule == Rule::Origin {
             self.offer_fresh(&bundles, update, verdict, held);
@@ -199,7 +209,7 @@ impl Replica {
         let accepted = bundles.release().accepted();
         let record = ReleaseRecord::new(bundles, &update.head.siblings);
         batch.put_release(accepted.number, codec::encode(&record).into())?;
-        let trust_version = self.trust.trust().version.max(floors.trust_version);
+        let trust_version = self.trust.version().max(floors.trust_version);
         batch.commit(Floors { trust_version, release: Some(accepted), ..*floors })?;
         Ok(())
     }
@@ -236,7 +246,8 @@ impl Replica {
             .listed()
             .filter_map(|(listed, run)| run.map(|run| (listed.leaf.name.clone(), run.last.clone())))
             .collect();
-        let held = Held { bundles: bundles.clone(), siblings: Vec::new() };
+        let judged_by = bundles.release().trust_version();
+        let held = Held { bundles: bundles.clone(), siblings: Vec::new(), judged_by, granted: true };
         self.fresh.send_replace(Some(Arc::new(Fresh { held: Arc::new(held), before, edits })));
     }
 

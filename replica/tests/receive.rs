@@ -12,7 +12,7 @@ use rootcast::compact::{Before, CompactHead};
 use rootcast::id::ReleaseHash;
 use rootcast::limits::MAX_FRAME;
 use rootcast::protocol::{EditBase, Interest, ListedBundle, Standing, UpdateHead, UpdateMessage};
-use rootcast_replica::{Pushed, Received, Replica, ReplicaError, Rule, Update};
+use rootcast_replica::{Pushed, Received, Replica, ReplicaError, Rule, Serving, Update};
 use rootcast_store::{DiskStore, MemoryStore};
 use std::sync::Arc;
 use support::*;
@@ -206,7 +206,11 @@ async fn threat_08_any_flipped_byte_of_a_compact_head_is_refused() {
     let drafts = history(&publisher);
     let child = with_first(&drafts, 3);
     let parent = with_first(&drafts, 4);
-    let outgoing = parent.outgoing(&Interest::All, &child.standing(&Interest::All)).await.unwrap().unwrap();
+    let outgoing = parent
+        .outgoing(&Interest::All, &child.standing(&Interest::All), Serving::Granted)
+        .await
+        .unwrap()
+        .unwrap();
     let compact = outgoing.compact.clone().expect("the next release is sent compact");
     let encoded = Bytes::from(codec::encode(&UpdateMessage::Compact(compact)));
     let good = Update { head: outgoing.head.clone(), edits: outgoing.edits.clone() };
@@ -234,7 +238,11 @@ async fn a_compact_head_for_another_release_does_not_fit() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);
     let (child, parent) = (with_first(&drafts, 3), with_first(&drafts, 4));
-    let outgoing = parent.outgoing(&Interest::All, &child.standing(&Interest::All)).await.unwrap().unwrap();
+    let outgoing = parent
+        .outgoing(&Interest::All, &child.standing(&Interest::All), Serving::Granted)
+        .await
+        .unwrap()
+        .unwrap();
     let head: CompactHead = outgoing.compact.clone().unwrap();
     for other in [0, 1, 2, 4, 5] {
         let replica = with_first(&drafts, other);
@@ -274,7 +282,7 @@ async fn threat_06_old_equal_and_forked_releases_are_evidence() {
     let directory = tempfile::tempdir().unwrap();
     let evidence = directory.path().join("evidence");
     let store = Arc::new(MemoryStore::new());
-    let replica = Replica::open(store, trust(), channel(), true, Some(evidence.clone())).unwrap();
+    let replica = Replica::open(store, trust(), channel(), true, Some(directory.path().to_owned())).unwrap();
     for draft in &drafts[..3] {
         replica.receive(&draft.update(), &Interest::All, Rule::Follow).unwrap();
     }
@@ -482,7 +490,7 @@ fn standings(drafts: &[Draft], child: &Replica) -> Vec<Standing> {
     }
     let at = child.held().map_or(1, |held| held.accepted().number);
     for number in [at, at + 1, 99] {
-        let unknown = Accepted { number, hash: ReleaseHash::from_bytes([3; 32]) };
+        let unknown = Accepted { epoch: 1, number, hash: ReleaseHash::from_bytes([3; 32]) };
         all.push(Standing { release: Some(unknown), whole: vec![bundle("base")] });
     }
     all

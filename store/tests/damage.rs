@@ -121,7 +121,7 @@ fn threat_26_any_byte_of_the_floors_file_flipped_takes_no_floor_back() {
     store.begin().unwrap().commit(newest).unwrap();
     drop(store);
     let good = fs::read(dir.join("floors")).unwrap();
-    for at in (0..160).chain(4096..4256) {
+    for at in (0..176).chain(4096..4272) {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);
         fs::write(dir.join("floors"), &bytes).unwrap();

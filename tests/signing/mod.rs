@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod succession;
+
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
 use rootcast::acceptance::{Accepted, Offer};
@@ -10,6 +12,7 @@ use rootcast::chunking;
 use rootcast::cose::{self, DocumentKind, KeySet, PublicKey};
 use rootcast::edit;
 use rootcast::entry::Entry;
+use rootcast::head::Head;
 use rootcast::id::{AuthorityHash, Chain, EditHash, NodeId, PlatformId, ReleaseHash, TrustHash};
 use rootcast::layers::LayerPattern;
 use rootcast::merkle;
@@ -18,7 +21,7 @@ use rootcast::path::{BundleName, ChannelName, ConfigPath, LinkTarget};
 use rootcast::plan::Plan;
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{Changes, Totals, empty_root, update};
-use rootcast::trust::{Grant, GrantLimits, Trust, VerifiedTrust};
+use rootcast::trust::{Grant, GrantLimits, Trust, TrustChain, VerifiedTrust};
 use std::collections::BTreeMap;
 
 pub const PLATFORM: PlatformId = PlatformId::from_bytes(*b"vector platform.");
@@ -119,6 +122,7 @@ pub fn trust_fields() -> Trust {
     let publishers = [publisher(), second_publisher()];
     let grant = |prefix: &str, threshold| Grant {
         prefix: channel(prefix),
+        epoch: 1,
         publishers: keys(threshold, &publishers),
         limits: GrantLimits::default(),
         symlinks: true,
@@ -136,7 +140,7 @@ pub fn trust_fields() -> Trust {
             Grant { limits: small, symlinks: false, ..grant("team", 1) },
         ],
         heads: keys(1, &[head_key()]),
-        authority: AuthorityHash::of(b"not a certificate: the vectors need only its hash"),
+        authorities: vec![AuthorityHash::of(b"not a certificate: the vectors need only its hash")],
     }
 }
 
@@ -151,6 +155,29 @@ pub fn sign_trust(trust: &Trust) -> (Vec<u8>, TrustHash) {
 pub fn trust() -> VerifiedTrust {
     let (document, fingerprint) = sign_trust(&trust_fields());
     VerifiedTrust::pinned(&document, fingerprint).unwrap()
+}
+
+/// A head that names a step, signed an hour after it, good for a day.
+pub fn head_of(step: &Step, sequence: u64) -> Head {
+    let issued = step.release.issued + 3600;
+    Head {
+        channel: step.release.channel.clone(),
+        epoch: 1,
+        sequence,
+        release: step.release_accepted(),
+        issued,
+        expires: issued + 86_400,
+    }
+}
+
+pub fn sign_head(head: &Head) -> Bytes {
+    sign(DocumentKind::Head, PLATFORM, &head_key(), &head.encode()).into()
+}
+
+/// The same, as the first of a chain.
+pub fn chain() -> TrustChain {
+    let (document, fingerprint) = sign_trust(&trust_fields());
+    TrustChain::pinned(&document, fingerprint).unwrap()
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -200,7 +227,8 @@ impl Step {
         indices.iter().map(|index| (*index, self.leaves[*index as usize].clone())).collect()
     }
     pub fn release_accepted(&self) -> Accepted {
-        Accepted { number: self.release.number, hash: ReleaseHash::of(&self.release.encode()) }
+        let Release { epoch, number, .. } = self.release;
+        Accepted { epoch, number, hash: ReleaseHash::of(&self.release.encode()) }
     }
     pub fn offer(&self) -> Offer {
         Offer { release: self.release_accepted(), previous: self.release.previous }
@@ -215,6 +243,7 @@ pub fn release(name: &str, number: u64, previous: Option<ReleaseHash>, leaves: &
     let hashes: Vec<_> = leaves.iter().map(BundleLeaf::hash).collect();
     Release {
         channel: channel(name),
+        epoch: 1,
         number,
         previous,
         bundles_root: merkle::root(&hashes),

@@ -100,7 +100,7 @@ impl Scene {
         let home = platform.publisher(address)?;
         let mut publisher = Process::start(MemberRole::Publisher, "publisher", &home, Some(repository))?;
         publisher.named("ready", START_WAIT).await?;
-        let member = Member::load(&platform.identity(Role::Publisher, "harness")?)?;
+        let member = Member::load_stateless(&platform.identity(Role::Publisher, "harness")?)?;
         let endpoint = Endpoint::dial_only(&member.identity)?;
         let connection = endpoint.connect(&address.to_string()).await?;
         Ok(Self {
@@ -141,7 +141,7 @@ impl Scene {
         let (mut sender, mut receiver) = self.connection.open_bi().await?;
         let standing = Standing { release: None, whole: Vec::new() };
         let (channel, interest) = (self.platform.channel().clone(), Interest::Named(Vec::new()));
-        let subscribe = Subscribe { channel, subscription: 1, interest, standing };
+        let subscribe = Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0) };
         sender.send_message(&Opening::Subscribe(subscribe)).await?;
         let welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
         Ok(welcome.and_then(|welcome| welcome.latest))
@@ -169,7 +169,7 @@ impl Scene {
         let rows = report.map(|Report(rows)| rows).unwrap_or_default();
         let active: BTreeMap<&str, u64> = rows
             .iter()
-            .filter(|row| row.state == HostState::Active)
+            .filter(|row| matches!(row.state, HostState::Active | HostState::Stale))
             .map(|row| (row.name.as_str(), row.release))
             .collect();
         Ok(hosts.iter().all(|host| active.get(host.as_str()) == Some(&self.release)))

@@ -3,7 +3,7 @@
 use crate::error::BenchError;
 use rootcast::id::PlatformId;
 use rootcast::path::ChannelName;
-use rootcast_bundler::{Founding, PUBLISHER_KEY_FILE};
+use rootcast_bundler::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE};
 use rootcast_relay::authority::Authority;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
 use rootcast_transport::Role;
@@ -78,12 +78,16 @@ impl Platform {
     /// The home of a relay below `parent`; of the origin without one.
     pub(crate) fn relay(&self, name: &str, parent: Option<SocketAddr>) -> Result<PathBuf, BenchError> {
         let parents: Vec<String> = parent.iter().map(SocketAddr::to_string).collect();
-        let config = format!(
+        let mut config = format!(
             "listen = {:?}\nidentity = {:?}\nstate = \"state\"\nchannels = [{:?}]\nparents = {parents:?}\n",
             SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).to_string(),
             self.identity(Role::Relay, name)?.display().to_string(),
             self.channel.as_str(),
         );
+        if parent.is_none() {
+            let key = self.directory.join("keys").join(HEAD_KEY_FILE);
+            config.push_str(&format!("head_key = {:?}\n", key.display().to_string()));
+        }
         self.home(name, &config)
     }
 

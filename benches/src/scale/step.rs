@@ -12,14 +12,14 @@ use rootcast::path::ChannelName;
 use rootcast::plan::base_bundle;
 use rootcast::protocol::{Interest, Publication};
 use rootcast::tree::{Changes, Tree, TreeError, empty_root, update};
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast_agent::slots::Slots;
 use rootcast_agent::{Activation, Required};
 use rootcast_bundler::config::{DEFAULT_CHANNEL, Rootcast};
-use rootcast_bundler::keys::Signer;
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Signed};
-use rootcast_replica::{Held, Replica, Rule, Update};
+use rootcast_keys::Signer;
+use rootcast_replica::{Held, Replica, Rule, Trusted, Update};
 use rootcast_store::DiskStore;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -123,7 +123,7 @@ impl Home<'_> {
     }
 
     /// Keys and trust document, made when they are first asked for.
-    fn trust(self) -> Result<Arc<VerifiedTrust>, ScaleError> {
+    fn trust(self) -> Result<Arc<Trusted>, ScaleError> {
         let path = self.0.join("trust");
         if !path.exists() {
             let channel = ChannelName::new(DEFAULT_CHANNEL).map_err(ScaleError::core)?;
@@ -136,7 +136,8 @@ impl Home<'_> {
         let document = std::fs::read(&path).map_err(|source| ScaleError::io(&path, source))?;
         let payload = cose::unverified_payload(DocumentKind::Trust, &document).map_err(ScaleError::core)?;
         let fingerprint = TrustHash::of(&payload);
-        Ok(Arc::new(VerifiedTrust::pinned(&document, fingerprint).map_err(ScaleError::core)?))
+        let chain = TrustChain::pinned(&document, fingerprint).map_err(ScaleError::core)?;
+        Ok(Trusted::in_memory(chain))
     }
 
     fn replica(self, name: &str) -> Result<Arc<Replica>, ScaleError> {

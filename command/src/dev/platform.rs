@@ -5,7 +5,7 @@ use super::process::Process;
 use crate::failure::Failure;
 use crate::init;
 use rootcast::path::ChannelName;
-use rootcast_bundler::PublishConfig;
+use rootcast_bundler::{HEAD_KEY_FILE, PublishConfig};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -104,13 +104,17 @@ impl Platform {
     ) -> Result<Process, Failure> {
         let process = self.member(name, "relay")?;
         let identity = self.identity("relay", name)?;
-        let config = format!(
+        let mut config = format!(
             "listen = {:?}\nidentity = {:?}\nstate = \"state\"\nchannels = [{:?}]\nparents = {:?}\n",
             listen.to_string(),
             identity.display().to_string(),
             self.channel.as_str(),
             parents,
         );
+        if parents.is_empty() {
+            let key = self.home().join("keys").join(HEAD_KEY_FILE);
+            config.push_str(&format!("head_key = {:?}\n", key.display().to_string()));
+        }
         fs::write(process.config(), config).map_err(|error| Failure::io(&process.config(), &error))?;
         Ok(process)
     }

@@ -7,20 +7,22 @@ use crate::output::{Output, bytes, plain};
 use bytes::Bytes;
 use rootcast::cose::{self, DocumentKind, KeySet};
 use rootcast::edit::{self, Summary};
+use rootcast::head::Head;
 use rootcast::id::{KeyId, ReleaseHash, TrustHash};
 use rootcast::limits::MAX_EDIT;
 use rootcast::release::Release;
-use rootcast::trust::{Grant, Trust, VerifiedTrust};
+use rootcast::trust::{Grant, Trust, TrustChain};
 use serde_json::{Value, json};
 use std::path::Path;
 
-pub(super) fn show(path: &Path, trust: Option<&VerifiedTrust>, output: &Output) -> Result<(), Failure> {
+pub(super) fn show(path: &Path, trust: Option<&TrustChain>, output: &Output) -> Result<(), Failure> {
     let file = Bytes::from(read(path, MAX_EDIT).map_err(|error| Failure::io(path, &error))?);
-    for kind in [DocumentKind::Trust, DocumentKind::Release] {
+    for kind in [DocumentKind::Trust, DocumentKind::Release, DocumentKind::Head] {
         let Ok(keys) = cose::claimed_keys(kind, &file) else { continue };
         let signatures = match kind {
             DocumentKind::Trust => show_trust(&file, &keys, trust, output),
             DocumentKind::Release => show_release(&file, &keys, trust, output),
+            DocumentKind::Head => show_head(&file, &keys, trust, output),
         };
         let signatures = signatures.map_err(|reason| unknown(path, &reason))?;
         return signatures_outcome(&signatures, &path.display().to_string());
@@ -64,16 +66,14 @@ fn key_set_text(keys: &KeySet) -> String {
 fn show_trust(
     document: &Bytes,
     keys: &[KeyId],
-    trust: Option<&VerifiedTrust>,
+    trust: Option<&TrustChain>,
     output: &Output,
 ) -> Result<Signatures, String> {
     let (said, hash) = Trust::unverified(document).map_err(|error| error.to_string())?;
-    let signatures: Signatures = trust.map(|trust| {
-        VerifiedTrust::pinned(document, trust.hash()).map(drop).map_err(|error| error.to_string())
-    });
+    let signatures: Signatures = trust.map(|trust| trust.check(document).map_err(|error| error.to_string()));
     let grant = |grant: &Grant| {
         json!({
-            "prefix": grant.prefix.as_str(), "publishers": key_set(&grant.publishers), "files": grant.limits.files,
+            "prefix": grant.prefix.as_str(), "epoch": grant.epoch, "publishers": key_set(&grant.publishers), "files": grant.limits.files,
             "bytes": grant.limits.bytes, "file_size": grant.limits.file_size, "symlinks": grant.symlinks,
         })
     };
@@ -81,7 +81,7 @@ fn show_trust(
         "kind": "trust", "fingerprint": hash.to_string(), "platform": said.platform.to_string(),
         "version": said.version, "issued": said.issued, "expires": said.expires, "roots": key_set(&said.roots),
         "grants": said.grants.iter().map(grant).collect::<Vec<_>>(), "heads": key_set(&said.heads),
-        "authority": said.authority.to_string(), "signed_by": names(keys),
+        "authorities": said.authorities.iter().map(ToString::to_string).collect::<Vec<_>>(), "signed_by": names(keys),
         "signatures": signatures_json(&signatures),
     }));
     let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
@@ -103,8 +103,9 @@ fn trust_lines(said: &Trust, hash: TrustHash, line: &dyn Fn(&str, &str)) {
         let links = if grant.symlinks { "symbolic links" } else { "no symbolic links" };
         let limits = grant.limits;
         let text = format!(
-            "{} and below: {}; a bundle has at most {} files, {}, {} a file, {links}",
+            "{} and below, epoch {}: {}; a bundle has at most {} files, {}, {} a file, {links}",
             grant.prefix,
+            grant.epoch,
             key_set_text(&grant.publishers),
             limits.files,
             bytes(limits.bytes),
@@ -113,20 +114,23 @@ fn trust_lines(said: &Trust, hash: TrustHash, line: &dyn Fn(&str, &str)) {
         line("grant", &text);
     }
     line("heads", &key_set_text(&said.heads));
-    line("authority", &said.authority.to_string());
+    for authority in &said.authorities {
+        line("authority", &authority.to_string());
+    }
 }
 
 fn show_release(
     document: &Bytes,
     keys: &[KeyId],
-    trust: Option<&VerifiedTrust>,
+    trust: Option<&TrustChain>,
     output: &Output,
 ) -> Result<Signatures, String> {
     let payload =
         cose::unverified_payload(DocumentKind::Release, document).map_err(|error| error.to_string())?;
     let release = Release::decode(&payload).map_err(|error| error.to_string())?;
-    let signatures: Signatures = trust
-        .map(|trust| trust.release(&release.channel, document).map(drop).map_err(|error| error.to_string()));
+    let signatures: Signatures = trust.map(|trust| {
+        trust.known_release(&release.channel, document).map(drop).map_err(|error| error.to_string())
+    });
     let mut value = release_json(&release, ReleaseHash::of(&payload));
     if let Some(fields) = value.as_object_mut() {
         fields.insert("kind".into(), "release".into());
@@ -142,10 +146,38 @@ fn show_release(
     Ok(signatures)
 }
 
+fn show_head(
+    document: &Bytes,
+    keys: &[KeyId],
+    trust: Option<&TrustChain>,
+    output: &Output,
+) -> Result<Signatures, String> {
+    let payload =
+        cose::unverified_payload(DocumentKind::Head, document).map_err(|error| error.to_string())?;
+    let head = Head::decode(&payload).map_err(|error| error.to_string())?;
+    let verify = |trust: &TrustChain| trust.newest().head(&head.channel, document).map(drop);
+    let signatures: Signatures = trust.map(|trust| verify(trust).map_err(|error| error.to_string()));
+    output.value(&json!({
+        "kind": "head", "channel": head.channel.as_str(), "epoch": head.epoch, "sequence": head.sequence,
+        "release": head.release.number, "hash": head.release.hash.to_string(), "issued": head.issued,
+        "expires": head.expires, "signed_by": names(keys), "signatures": signatures_json(&signatures),
+    }));
+    let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
+    output.line("head");
+    line("channel", head.channel.as_str());
+    line("sequence", &format!("{}, epoch {}", head.sequence, head.epoch));
+    line("release", &format!("{} {}", head.release.number, head.release.hash));
+    line("issued", &utc(head.issued));
+    line("expires", &utc(head.expires));
+    line("signed by", &names(keys).join(", "));
+    line("signatures", &signatures_text(&signatures));
+    Ok(signatures)
+}
+
 /// The fields of a release, for programs.
 pub(super) fn release_json(release: &Release, hash: ReleaseHash) -> Value {
     json!({
-        "channel": release.channel.as_str(), "release": release.number, "hash": hash.to_string(),
+        "channel": release.channel.as_str(), "epoch": release.epoch, "release": release.number, "hash": hash.to_string(),
         "previous": release.previous.map(|hash| hash.to_string()), "commit": release.commit_hex(),
         "issued": release.issued, "bundles": release.bundles, "bundles_root": release.bundles_root.to_string(),
         "files": release.files, "bytes": release.bytes,

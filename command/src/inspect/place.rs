@@ -1,14 +1,14 @@
 //! What a command line points at: a daemon's configuration or its state.
 
 use crate::failure::{Exit, Failure};
-use rootcast::limits::{MAX_DOCUMENT, MAX_SETTINGS};
+use rootcast::limits::MAX_SETTINGS;
 use rootcast::path::ChannelName;
 use rootcast::settings;
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast_agent::AgentConfig;
 use rootcast_bundler::PublishConfig;
 use rootcast_relay::RelayConfig;
-use rootcast_replica::{FINGERPRINT_FILE, MemberError, TRUST_FILE};
+use rootcast_replica::Trusted;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -104,16 +104,11 @@ pub(crate) fn channels(state: &Path) -> Result<Vec<(ChannelName, PathBuf)>, Fail
     Ok(found)
 }
 
-/// The trust document beside an identity, or in a platform's directory, as
-/// pinned there. Needs no private key.
-pub(crate) fn pinned_trust(identity: &Path) -> Result<VerifiedTrust, Failure> {
-    let path = identity.join(FINGERPRINT_FILE);
-    let from = |path: &Path| {
-        read(path, MAX_DOCUMENT).map_err(|source| MemberError::Read { path: path.to_owned(), source })
-    };
-    let text = String::from_utf8_lossy(&from(&path)?).trim().to_owned();
-    let fingerprint = text.parse().map_err(|source| MemberError::Fingerprint { path, source })?;
-    let path = identity.join(TRUST_FILE);
-    let document = from(&path)?;
-    Ok(VerifiedTrust::pinned(&document, fingerprint).map_err(|source| MemberError::Trust { path, source })?)
+/// The platform's trust: as pinned beside an identity or in a platform's directory,
+/// and the later versions that a state directory holds. Needs no private key.
+pub(crate) fn known_trust(identity: &Path, state: Option<&Path>) -> Result<TrustChain, Failure> {
+    Ok(match state {
+        Some(state) => (*Trusted::open(identity, state)?.chain()).clone(),
+        None => Trusted::pinned(identity)?,
+    })
 }

@@ -15,7 +15,7 @@ use rootcast::object::{ObjectSource, ReadError};
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{Tree, TreeError};
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast::verify::ReleaseRecord;
 use rootcast_store::{DiskStore, Store};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 pub(super) fn show(
     arguments: &Arguments,
     state: &Path,
-    trust: Option<&VerifiedTrust>,
+    trust: Option<&TrustChain>,
     output: &Output,
 ) -> Result<(), Failure> {
     let mut channels = channels(state)?;
@@ -72,7 +72,7 @@ pub(super) fn show(
 struct Shown<'a> {
     name: ChannelName,
     store: DiskStore,
-    trust: Option<&'a VerifiedTrust>,
+    trust: Option<&'a TrustChain>,
 }
 
 /// A release record, read.
@@ -295,7 +295,7 @@ fn print_release(held: &Held, output: &Output) {
 
 fn overview(
     channels: Vec<(ChannelName, PathBuf)>,
-    trust: Option<&VerifiedTrust>,
+    trust: Option<&TrustChain>,
     output: &Output,
 ) -> Result<(), Failure> {
     let (mut values, mut outcome) = (Vec::new(), Ok(()));

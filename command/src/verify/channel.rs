@@ -10,7 +10,7 @@ use rootcast::object::{ObjectSource, ReadError};
 use rootcast::path::ChannelName;
 use rootcast::release::BundleLeaf;
 use rootcast::tree::{Tree, TreeError};
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_store::{Damage, DiskStore, RecordId, Stats, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -30,7 +30,7 @@ pub(super) struct Checked {
 
 /// A check under way.
 pub(super) struct Checking<'a> {
-    trust: &'a VerifiedTrust,
+    trust: &'a TrustChain,
     checked: Checked,
     /// Records that are known to be damaged already.
     named: BTreeSet<RecordId>,
@@ -39,7 +39,7 @@ pub(super) struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    pub(super) fn new(name: &ChannelName, trust: &'a VerifiedTrust) -> Self {
+    pub(super) fn new(name: &ChannelName, trust: &'a TrustChain) -> Self {
         let checked = Checked {
             name: name.clone(),
             newest: 0,
@@ -160,7 +160,7 @@ impl<'a> Checking<'a> {
                 self.found(format!("the floors are at release {floor}, below the newest release held"));
             }
         }
-        let version = self.trust.trust().version;
+        let version = self.trust.newest().trust().version;
         if floors.trust_version > version {
             self.found(format!(
                 "trust version {} was accepted, and the trust document given has version {version}",

@@ -9,7 +9,7 @@ use rootcast::id::{BlobId, NodeId};
 use rootcast::limits::{MAX_DIFFERENCES, MAX_RECORD};
 use rootcast::object::ObjectSource;
 use rootcast::path::ConfigPath;
-use rootcast::trust::VerifiedTrust;
+use rootcast::trust::TrustChain;
 use rootcast::verify::ReleaseRecord;
 use rootcast::view::Layers;
 use rootcast_agent::{AgentConfig, Required};
@@ -47,7 +47,7 @@ const FILE_MODE: u32 = 0o644;
 const EXECUTABLE_MODE: u32 = 0o755;
 
 /// Compares `current` of an agent.
-pub(super) fn compare(agent: &AgentConfig, trust: &VerifiedTrust) -> Result<Compared, Failure> {
+pub(super) fn compare(agent: &AgentConfig, trust: &TrustChain) -> Result<Compared, Failure> {
     let current = agent.live.join("current");
     let mut tries = 0;
     loop {
@@ -63,7 +63,7 @@ pub(super) fn compare(agent: &AgentConfig, trust: &VerifiedTrust) -> Result<Comp
 
 fn compare_once(
     agent: &AgentConfig,
-    trust: &VerifiedTrust,
+    trust: &TrustChain,
     current: &Path,
     target: Option<&PathBuf>,
 ) -> Result<Compared, Failure> {
@@ -106,14 +106,14 @@ fn compare_once(
 }
 
 /// The newest release whose record verifies.
-fn newest(store: &DiskStore, agent: &AgentConfig, trust: &VerifiedTrust) -> Result<Option<Held>, Failure> {
+fn newest(store: &DiskStore, agent: &AgentConfig, trust: &TrustChain) -> Result<Option<Held>, Failure> {
     let channel = agent.channel()?;
     for number in store.releases().into_iter().rev() {
         // What cannot be read or verified is named by the check of the store.
         let Ok(Some(bytes)) = store.release(number) else { continue };
         let Ok(record) = codec::decode::<ReleaseRecord>(&bytes, MAX_RECORD) else { continue };
-        if let Ok(bundles) = record.verify(trust, &channel) {
-            return Ok(Some(Held { bundles, siblings: record.siblings }));
+        if let Ok(held) = Held::of_record(&record, trust, &channel) {
+            return Ok(Some(held));
         }
     }
     Ok(None)

@@ -236,11 +236,14 @@ impl Deployment {
 
     /// Starts a relay, and gives it with the address that it serves at.
     pub fn relay(&self, name: &str, listen: &str, parents: &[&str]) -> (Running, String) {
-        let text = format!(
+        let mut text = format!(
             "listen = '{listen}'\nidentity = 'platform/identities/relay-{name}'\nstate = 'state-{name}'\n\
              channels = ['{}']\nparents = {parents:?}\n",
             self.channel
         );
+        if parents.is_empty() {
+            text.push_str("head_key = 'platform/keys/head.key'\n");
+        }
         let relay = Running::start(&["relay", &self.configuration(&format!("{name}.toml"), &text)]);
         let ready = relay.wait_for("serving relay", |event| event["event"] == "ready");
         (relay, ready["address"].as_str().unwrap().to_owned())

@@ -18,8 +18,8 @@ use rootcast::plan::{Plan, plan_bundle, plan_path};
 use rootcast::protocol::{Interest, Publication, Standing};
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{self, Changes, Totals, Tree, TreeError, empty_root};
-use rootcast::trust::{Grant, GrantLimits, Trust, VerifiedTrust};
-use rootcast_replica::{Received, Replica, Rule, Update};
+use rootcast::trust::{Grant, GrantLimits, Trust, TrustChain};
+use rootcast_replica::{Received, Replica, Rule, Serving, Trusted, Update};
 use rootcast_store::{MemoryStore, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,20 +93,21 @@ pub fn trust_document(authority: AuthorityHash) -> (Vec<u8>, TrustHash) {
         roots: key_set(&root),
         grants: vec![Grant {
             prefix: channel(),
+            epoch: 1,
             publishers: key_set(&signing_key(2)),
             limits: GrantLimits::default(),
             symlinks: true,
         }],
         heads: key_set(&signing_key(3)),
-        authority,
+        authorities: vec![authority],
     };
     let payload = trust.encode();
     (sign(DocumentKind::Trust, &root, &payload), TrustHash::of(&payload))
 }
 
-pub fn trust() -> Arc<VerifiedTrust> {
+pub fn trust() -> Arc<Trusted> {
     let (document, fingerprint) = trust_document(AuthorityHash::from_bytes([9; 32]));
-    Arc::new(VerifiedTrust::pinned(&document, fingerprint).unwrap())
+    Trusted::in_memory(TrustChain::pinned(&document, fingerprint).unwrap())
 }
 
 /// A replica over a store, its log kept.
@@ -219,6 +220,7 @@ impl Publisher {
         let previous = held.map(|held| held.accepted());
         let release = Release {
             channel: channel(),
+            epoch: 1,
             number: previous.map_or(0, |previous| previous.number) + 1,
             previous: previous.map(|previous| previous.hash),
             bundles_root: merkle::root(&[]),
@@ -259,7 +261,7 @@ pub fn nowhere() -> Standing {
 
 /// The update that a parent has for a child that stands there.
 pub async fn update_of(parent: &Arc<Replica>, interest: &Interest, standing: &Standing) -> Option<Update> {
-    let outgoing = parent.outgoing(interest, standing).await.unwrap()?;
+    let outgoing = parent.outgoing(interest, standing, Serving::Granted).await.unwrap()?;
     Some(Update { head: outgoing.head.clone(), edits: outgoing.edits.clone() })
 }
 

@@ -12,7 +12,9 @@ use rootcast::limits::{MAX_EDIT, MAX_FRAME};
 use rootcast::protocol::{
     HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
 };
-use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, answer_objects, follow};
+use rootcast_replica::{
+    Follow, FollowEvent, Outgoing, Replica, ReplicaError, Serving, answer_objects, follow,
+};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -190,7 +192,8 @@ impl Child {
                 self.subscription(connection, subscribe, sender, receiver).await
             }
             Some(Opening::Update(request)) => {
-                let outgoing = self.replica.outgoing(&request.interest, &request.standing).await?;
+                let outgoing =
+                    self.replica.outgoing(&request.interest, &request.standing, Serving::Granted).await?;
                 match outgoing.filter(|_| !matches!(self.habit, Habit::BadObjects)) {
                     Some(outgoing) => self.answer(&outgoing, &mut sender).await,
                     None => {
@@ -212,6 +215,10 @@ impl Child {
                     let at = object.len() / 2;
                     sender.send_bytes(flipped(object, at)).await?;
                 }
+                Ok(sender.finish()?)
+            }
+            Some(Opening::Trust(version)) => {
+                sender.send_message(&self.replica.trust().answer(version)).await?;
                 Ok(sender.finish()?)
             }
             _ => Ok(()),
@@ -241,7 +248,7 @@ impl Child {
             Habit::GarbageWelcome => sender.send_frame(b"\x83garbage").await?,
             _ => {
                 let latest = self.replica.held().map(|held| held.accepted());
-                sender.send_message(&Welcome { latest, time: 1, alternates: Vec::new() }).await?;
+                sender.send_message(&Welcome { latest, time: 1, alternates: Vec::new(), trust: 1 }).await?;
             }
         }
         let reports = async {
@@ -263,7 +270,7 @@ impl Child {
         loop {
             held.mark_unchanged();
             fresh.mark_unchanged();
-            if let Some(outgoing) = self.replica.outgoing(&interest, &standing).await? {
+            if let Some(outgoing) = self.replica.outgoing(&interest, &standing, Serving::Granted).await? {
                 let mut stream = connection.open_uni().await?;
                 let count = *self.counts.pushes.borrow() + 1;
                 if matches!(self.habit, Habit::Good | Habit::BadObjects | Habit::WrongBundles)

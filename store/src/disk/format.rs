@@ -17,9 +17,9 @@ const CHECK: usize = 24;
 /// Bytes of a pack's header.
 pub(super) const PACK_HEADER: u64 = 72;
 /// Bytes of a part's header.
-pub(super) const PART_HEADER: u64 = 192;
+pub(super) const PART_HEADER: u64 = 208;
 /// Bytes of a floors slot.
-pub(super) const SLOT: usize = 160;
+pub(super) const SLOT: usize = 176;
 const LAST: u8 = 1;
 
 /// The secret that all parts of a store are checked under, so that no content
@@ -54,24 +54,29 @@ impl<'a> Fields<'a> {
 
 fn floors_bytes(floors: &Floors, out: &mut Vec<u8>) {
     out.extend(floors.trust_version.to_le_bytes());
+    out.extend(floors.head_epoch.to_le_bytes());
     out.extend(floors.head_sequence.to_le_bytes());
+    out.extend(floors.release.map_or(0, |accepted| accepted.epoch).to_le_bytes());
     out.extend(floors.number().to_le_bytes());
     out.extend(floors.release.map_or([0; 32], |accepted| *accepted.hash.as_bytes()));
 }
 
 fn floors_from(fields: &mut Fields<'_>) -> Option<Floors> {
-    let (trust_version, head_sequence) = (fields.u64()?, fields.u64()?);
-    let (number, hash) = (fields.u64()?, ReleaseHash::from_bytes(fields.array()?));
-    let release = (number != 0).then_some(Accepted { number, hash });
-    Some(Floors { trust_version, head_sequence, release })
+    let (trust_version, head_epoch, head_sequence) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let (epoch, number, hash) = (fields.u64()?, fields.u64()?, ReleaseHash::from_bytes(fields.array()?));
+    let release = (number != 0).then_some(Accepted { epoch, number, hash });
+    Some(Floors { trust_version, head_epoch, head_sequence, release })
 }
 
 /// Floors at least as high as both. Where both name one number, `one` wins.
 pub(super) fn higher(one: Floors, other: Floors) -> Floors {
+    let (head_epoch, head_sequence) = one.head().max(other.head());
+    let rank = |floors: &Floors| floors.release.map(|accepted| accepted.rank());
     Floors {
         trust_version: one.trust_version.max(other.trust_version),
-        head_sequence: one.head_sequence.max(other.head_sequence),
-        release: if other.number() > one.number() { other.release } else { one.release },
+        head_epoch,
+        head_sequence,
+        release: if rank(&other) > rank(&one) { other.release } else { one.release },
     }
 }
 
@@ -397,11 +402,11 @@ mod tests {
         let key = [7; 32];
         let bytes = header.encode(&key);
         assert_eq!(bytes.len() as u64, PART_HEADER);
-        assert_eq!(PartHeader::decode(&bytes, &key, 1, 72, 264), Some(header));
-        assert_eq!(PartHeader::decode(&bytes, &key, 1, 72, 263), None, "beyond the file");
-        assert_eq!(PartHeader::decode(&bytes, &key, 2, 72, 264), None, "of another pack");
+        assert_eq!(PartHeader::decode(&bytes, &key, 1, 72, 280), Some(header));
+        assert_eq!(PartHeader::decode(&bytes, &key, 1, 72, 279), None, "beyond the file");
+        assert_eq!(PartHeader::decode(&bytes, &key, 2, 72, 280), None, "of another pack");
         assert_eq!(PartHeader::decode(&bytes, &key, 1, 80, 999), None, "at another place");
-        assert_eq!(PartHeader::decode(&bytes, &[8; 32], 1, 72, 264), None, "of another store");
+        assert_eq!(PartHeader::decode(&bytes, &[8; 32], 1, 72, 280), None, "of another store");
         assert_eq!(pack_header(1, &key).len() as u64, PACK_HEADER);
         assert_eq!(read_pack_header(&pack_header(1, &key), 1), Header::Good(key));
         let slot = Slot { sequence: 1, serial: 2, pack: 3, end: 4, key, floors: Floors::default() };

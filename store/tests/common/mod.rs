@@ -37,8 +37,8 @@ pub fn bundle(name: &str) -> BundleName {
 /// The floors after release `number`.
 pub fn floors(number: u64) -> Floors {
     let hash = ReleaseHash::of(&number.to_le_bytes());
-    let release = (number > 0).then_some(Accepted { number, hash });
-    Floors { trust_version: 1, head_sequence: number * 10, release }
+    let release = (number > 0).then_some(Accepted { epoch: 1, number, hash });
+    Floors { trust_version: 1, head_epoch: 1, head_sequence: number * 10, release }
 }
 
 pub fn edit_of(number: u64) -> Bytes {

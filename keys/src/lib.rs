@@ -1,4 +1,9 @@
-//! Publisher and root keys on disk: PKCS#8 PEM, readable by their owner alone.
+//! Secret signing keys on disk: PKCS#8 PEM, readable by their owner alone.
+//!
+//! Used where documents are signed, by publishers, root key holders and the
+//! origin, and nowhere else: no host and no plain relay has a use for it.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
