@@ -16,6 +16,7 @@ pub mod entry;
 pub mod id;
 pub mod layers;
 pub mod limits;
+pub mod member;
 pub mod merkle;
 pub mod object;
 pub mod path;

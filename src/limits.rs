@@ -21,6 +21,10 @@ pub const MAX_SEGMENTS: usize = 64;
 pub const MAX_SYMLINK: usize = 1024;
 /// Longest channel or bundle name.
 pub const MAX_NAME: usize = 128;
+/// Most labels of a member.
+pub const MAX_LABELS: usize = 16;
+/// Longest key or value of a label, in bytes.
+pub const MAX_LABEL: usize = 64;
 
 /// A file up to this size is one blob; a larger one is cut into chunks.
 pub const MAX_BLOB: u64 = MIB;

@@ -68,8 +68,7 @@ pub async fn run(
     let evidence = Some(directory.join("evidence"));
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, evidence)?);
     let name = member.identity.name().name().to_owned();
-    let mut labels = config.labels.clone();
-    labels.entry("host".into()).or_insert_with(|| name.clone());
+    let labels = member.identity.name().labels().of_host(&name);
     let interest = watch::Sender::new(Interest::Named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let activation = Arc::new(Mutex::new(Activation::new(replica.clone(), labels, slots)));

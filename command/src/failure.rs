@@ -179,9 +179,7 @@ impl From<AgentError> for Failure {
         let failure = Self::new(exit, error.to_string());
         match &error {
             AgentError::Config(ConfigError::Read { .. }) => failure.next(WRITE_CONFIG),
-            AgentError::Name(_) => {
-                failure.next("correct `channel` or the labels in the agent's configuration")
-            }
+            AgentError::Name(_) => failure.next("correct `channel` in the agent's configuration"),
             _ => failure,
         }
     }

@@ -3,12 +3,13 @@
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use rootcast::id::{PlatformId, TrustHash};
-use rootcast::path::ChannelName;
+use rootcast::member::{Labels, Role, RoleError};
+use rootcast::path::{ChannelName, MemberName};
 use rootcast_bundler::config::DEFAULT_CHANNEL;
 use rootcast_bundler::{Founding, ROOT_KEY_FILE};
 use rootcast_relay::authority::Authority;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
-use rootcast_transport::{PeerName, Role};
+use rootcast_transport::PeerName;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +20,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) struct Arguments {
     /// The platform's directory; it is made if it is not there
     directory: PathBuf,
-    /// Add an identity to the platform: ROLE:NAME, the role being relay, agent or publisher
+    /// Add an identity to the platform: ROLE:NAME, the role being relay, agent or publisher, and
+    /// then its labels, if it has any: agent:web-1,region=eu,role=web
     #[arg(long = "identity", value_name = "ROLE:NAME")]
     identities: Vec<String>,
     /// The channels that the publisher may publish to: this one and those under it
@@ -40,9 +42,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         ChannelName::new(grant).map_err(|error| Failure::new(Exit::Usage, format!("--grant {error}")))?;
     let is_new = !directory.join(TRUST_FILE).exists();
     // All of them before any is made, so that a slip leaves nothing behind.
-    for identity in &arguments.identities {
-        parse(identity)?;
-    }
+    let wanted: Vec<Wanted> =
+        arguments.identities.iter().map(|text| Wanted::parse(text)).collect::<Result<_, _>>()?;
     if !is_new && arguments.grant.is_some() {
         let message =
             format!("{} already holds a platform; its grants cannot be changed yet", directory.display());
@@ -57,12 +58,12 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let now = SystemTime::now();
     if is_new {
         create(directory, &grant, now)?;
-        add(directory, "publisher:publisher", now)?;
+        add(directory, &Wanted::parse("publisher:publisher")?, now)?;
     }
     let fingerprint = fs::read_to_string(directory.join(FINGERPRINT_FILE))
         .map_err(|error| Failure::io(&directory.join(FINGERPRINT_FILE), &error))?;
     let mut added = Vec::new();
-    for identity in &arguments.identities {
+    for identity in &wanted {
         added.push(add(directory, identity, now)?);
     }
     output.value(&json!({
@@ -118,23 +119,36 @@ pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> 
     Ok(fingerprint)
 }
 
-/// Role and name of `ROLE:NAME`.
-fn parse(identity: &str) -> Result<(Role, &str), Failure> {
-    let usage = |reason: String| Failure::new(Exit::Usage, format!("--identity {identity}: {reason}"));
-    let (role, name) =
-        identity.split_once(':').ok_or_else(|| usage("want ROLE:NAME, as agent:web-1".into()))?;
-    let role: Role = role.parse().map_err(|_| usage("the role is relay, agent or publisher".into()))?;
-    // The platform has no say in what a name may be.
-    PeerName::new(PlatformId::from_bytes([0; 16]), role, name).map_err(|error| usage(error.to_string()))?;
-    Ok((role, name))
+/// A member that is to be added.
+pub(crate) struct Wanted {
+    pub(crate) role: Role,
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+}
+
+impl Wanted {
+    /// Reads `ROLE:NAME` or `ROLE:NAME,label=value,…`.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let usage = |reason: String| Failure::new(Exit::Usage, format!("--identity {text}: {reason}"));
+        let (role, rest) =
+            text.split_once(':').ok_or_else(|| usage("want ROLE:NAME, as agent:web-1".into()))?;
+        let role = role.parse().map_err(|error: RoleError| usage(error.to_string()))?;
+        let mut parts = rest.split(',');
+        let name =
+            MemberName::new(parts.next().unwrap_or_default()).map_err(|error| usage(error.to_string()))?;
+        let labels = Labels::from_pairs(parts).map_err(|error| usage(error.to_string()))?;
+        Ok(Self { role, name: name.to_string(), labels })
+    }
 }
 
 /// Adds a member: a directory with all that its machine needs.
-pub(crate) fn add(directory: &Path, identity: &str, now: SystemTime) -> Result<PathBuf, Failure> {
-    let (role, name) = parse(identity)?;
+pub(crate) fn add(directory: &Path, wanted: &Wanted, now: SystemTime) -> Result<PathBuf, Failure> {
+    let Wanted { role, name, labels } = wanted;
     let authority = Authority::load(&directory.join("authority"))?;
     let home = directory.join("identities").join(format!("{role}-{name}"));
-    authority.issue(role, name, MEMBER_VALIDITY, now, &home)?;
+    let peer = PeerName::new(authority.platform(), *role, name)
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    authority.issue(&peer.with_labels(labels.clone()), MEMBER_VALIDITY, now, &home)?;
     for file in [TRUST_FILE, FINGERPRINT_FILE] {
         let from = directory.join(file);
         let bytes = fs::read(&from).map_err(|error| Failure::io(&from, &error))?;

@@ -50,11 +50,10 @@ fn a_mistyped_key_of_a_configuration_file_is_named_with_its_line() {
 }
 
 #[test]
-fn a_label_that_can_name_no_bundle_is_refused_at_the_start() {
-    let home = platform();
-    let text = "identity = 'i'\nstate = 's'\nlive = 'l'\nrelays = ['127.0.0.1:1']\n[labels]\nregion = 'EU'\n";
-    fs::write(home.path().join("agent.toml"), text).unwrap();
-    let refused = rootcast(home.path(), &["agent", "agent.toml"]);
+fn a_label_that_can_name_no_bundle_is_refused_before_anything_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    let refused = rootcast(home.path(), &["init", "platform", "--identity", "agent:web-1,region=EU"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(String::from_utf8(refused.stderr).unwrap().contains("label `region`"));
+    assert!(!home.path().join("platform").exists());
 }

@@ -10,8 +10,8 @@ use rcgen::{
 use rootcast::id::{AuthorityHash, PlatformId};
 use rootcast::limits::MAX_DOCUMENT;
 use rootcast_transport::{
-    AUTHORITY_FILE, AuthorityCertificate, IDENTITY_FILE, Identity, NameError, PeerName, RELAY_SERVER_NAME,
-    Role, TransportError, authority_uri,
+    AUTHORITY_FILE, AuthorityCertificate, IDENTITY_FILE, Identity, PeerName, RELAY_SERVER_NAME, Role,
+    TransportError, authority_uri,
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::ffi::OsString;
@@ -77,9 +77,14 @@ pub enum AuthorityError {
         /// The file.
         path: PathBuf,
     },
-    /// The name cannot be a peer's.
-    #[error(transparent)]
-    Name(#[from] NameError),
+    /// The name is of another platform.
+    #[error("the name is of platform {theirs}, and this is the authority of {ours}")]
+    OtherPlatform {
+        /// The name's.
+        theirs: PlatformId,
+        /// The authority's.
+        ours: PlatformId,
+    },
     /// What is issued must end before the authority does: TLS itself does not look at that.
     #[error("a validity of {asked} days is not possible; the authority ends in {left} days")]
     Validity {
@@ -176,20 +181,21 @@ impl Authority {
     /// Never writes over an identity, nor over another authority's certificate.
     pub fn issue(
         &self,
-        role: Role,
-        name: &str,
+        name: &PeerName,
         valid: Duration,
         now: SystemTime,
         directory: &Path,
     ) -> Result<Identity, AuthorityError> {
-        let name = PeerName::new(self.platform, role, name)?;
+        if name.platform() != self.platform {
+            return Err(AuthorityError::OtherPlatform { theirs: name.platform(), ours: self.platform });
+        }
         self.check_validity(valid, now)?;
         make_directory(directory)?;
         let path = directory.join(IDENTITY_FILE);
         refuse_existing(&[&path])?;
 
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        let mut params = leaf_params(&name)?;
+        let mut params = leaf_params(name)?;
         (params.not_before, params.not_after) = validity(now, valid)?;
         let authority = authority_params(self.platform);
         let certificate = params.signed_by(&key, &Issuer::from_params(&authority, &self.key))?;
@@ -337,6 +343,7 @@ fn fill_and_rename(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rootcast::member::Labels;
     use rootcast_transport::Endpoint;
     use std::fs::Permissions;
     use std::net::{Ipv4Addr, SocketAddr};
@@ -351,6 +358,10 @@ mod tests {
         let path = directory.path().join("authority");
         let authority = Authority::create(&path, PLATFORM, SystemTime::now()).unwrap();
         (directory, authority)
+    }
+
+    fn peer(role: Role, name: &str) -> PeerName {
+        PeerName::new(PLATFORM, role, name).unwrap()
     }
 
     fn mode(path: &Path) -> u32 {
@@ -378,10 +389,12 @@ mod tests {
         for (at, role) in [Role::Relay, Role::Agent, Role::Publisher].into_iter().enumerate() {
             for (by, authority) in [&created, &loaded].into_iter().enumerate() {
                 let out = directory.path().join(format!("deep/{at}{by}"));
-                let issued = authority.issue(role, "web-1", MONTH, SystemTime::now(), &out).unwrap();
+                let labels = Labels::new([("region", "eu")]).unwrap();
+                let name = peer(role, "web-1").with_labels(labels);
+                let issued = authority.issue(&name, MONTH, SystemTime::now(), &out).unwrap();
                 let identity = Identity::load(&out).unwrap();
                 assert_eq!(identity.name(), issued.name());
-                assert_eq!(*identity.name(), PeerName::new(PLATFORM, role, "web-1").unwrap());
+                assert_eq!(*identity.name(), name);
                 assert_eq!(identity.authority_hash(), created.hash());
                 assert_eq!(names(&out), [AUTHORITY_FILE, IDENTITY_FILE]);
                 assert_eq!(mode(&out.join(IDENTITY_FILE)), 0o600);
@@ -394,7 +407,7 @@ mod tests {
         let (directory, authority) = created();
         let name = "a".repeat(128);
         let out = directory.path().join("out");
-        authority.issue(Role::Agent, &name, MONTH, SystemTime::now(), &out).unwrap();
+        authority.issue(&peer(Role::Agent, &name), MONTH, SystemTime::now(), &out).unwrap();
         assert_eq!(Identity::load(&out).unwrap().name().name(), name);
     }
 
@@ -409,7 +422,7 @@ mod tests {
 
         let out = directory.path().join("out");
         let issue = |authority: &Authority, out: &Path| {
-            authority.issue(Role::Agent, "web-1", MONTH, SystemTime::now(), out)
+            authority.issue(&peer(Role::Agent, "web-1"), MONTH, SystemTime::now(), out)
         };
         issue(&authority, &out).unwrap();
         let before = fs::read(out.join(IDENTITY_FILE)).unwrap();
@@ -442,8 +455,8 @@ mod tests {
     fn what_is_issued_ends_before_the_authority_does() {
         let (directory, authority) = created();
         let now = SystemTime::now();
-        let issue =
-            |valid, now| authority.issue(Role::Agent, "web-1", valid, now, &directory.path().join("out"));
+        let (name, out) = (peer(Role::Agent, "web-1"), directory.path().join("out"));
+        let issue = |valid, now| authority.issue(&name, valid, now, &out);
         for valid in [Duration::ZERO, AUTHORITY_VALIDITY + MONTH, Duration::MAX] {
             assert!(matches!(issue(valid, now), Err(AuthorityError::Validity { .. })), "{valid:?}");
         }
@@ -454,14 +467,13 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_refused() {
+    fn a_name_of_another_platform_is_refused() {
         let (directory, authority) = created();
-        for name in ["", "..", "a/b", "Web", "a b", &"a".repeat(129)] {
-            let out = directory.path().join("out");
-            let outcome = authority.issue(Role::Agent, name, MONTH, SystemTime::now(), &out);
-            assert!(matches!(outcome, Err(AuthorityError::Name(_))), "{name}");
-            assert!(!out.exists());
-        }
+        let out = directory.path().join("out");
+        let other = PeerName::new(PlatformId::from_bytes([4; 16]), Role::Agent, "web-1").unwrap();
+        let outcome = authority.issue(&other, MONTH, SystemTime::now(), &out);
+        assert!(matches!(outcome, Err(AuthorityError::OtherPlatform { .. })));
+        assert!(!out.exists());
     }
 
     #[test]
@@ -489,7 +501,7 @@ mod tests {
         let (directory, authority) = created();
         let issue = |role, name| {
             let out = directory.path().join(name);
-            authority.issue(role, name, MONTH, SystemTime::now(), &out).unwrap()
+            authority.issue(&peer(role, name), MONTH, SystemTime::now(), &out).unwrap()
         };
         let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let relay = Endpoint::listen(&issue(Role::Relay, "r1"), any_port).unwrap();

@@ -19,7 +19,7 @@ use rootcast_relay::authority::Authority;
 use rootcast_relay::{RelayConfig, RelayEvent, run};
 use rootcast_replica::{FINGERPRINT_FILE, FollowEvent, Received, Rule, TRUST_FILE};
 use rootcast_store::{DiskStore, Store, StoreError};
-use rootcast_transport::{Connection, Endpoint, Identity, Receiver, Role, Sender};
+use rootcast_transport::{Connection, Endpoint, Identity, PeerName, Receiver, Role, Sender};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,7 +47,8 @@ impl Platform {
 
     fn identity(&self, role: Role, name: &str) -> Identity {
         let directory = self.directory.path().join(name);
-        let identity = self.authority.issue(role, name, DAY, SystemTime::now(), &directory).unwrap();
+        let peer = PeerName::new(PLATFORM, role, name).unwrap();
+        let identity = self.authority.issue(&peer, DAY, SystemTime::now(), &directory).unwrap();
         let (document, fingerprint) = trust_document(self.authority.hash());
         std::fs::write(directory.join(TRUST_FILE), document).unwrap();
         std::fs::write(directory.join(FINGERPRINT_FILE), format!("{fingerprint}\n")).unwrap();

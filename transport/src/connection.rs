@@ -2,13 +2,14 @@
 
 use crate::close::{CloseReason, Code};
 use crate::error::{PeerFault, TransportError};
-use crate::name::{NameError, PeerName, Role};
+use crate::name::{NameError, PeerName};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::tuning;
 use core::fmt;
 use rootcast::id::PlatformId;
 use rootcast::limits::{CONNECTION_WINDOW, STREAM_WAIT};
+use rootcast::member::Role;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use crate::close::{CloseReason, Code};
 use crate::connection::Connection;
 use crate::error::{PeerFault, TransportError};
 use crate::identity::Identity;
-use crate::name::{RELAY_SERVER_NAME, Role};
+use crate::name::RELAY_SERVER_NAME;
 use crate::{socket, tuning};
 use quinn::{AsyncUdpSocket, Runtime};
 use rootcast::id::PlatformId;
@@ -12,6 +12,7 @@ use rootcast::limits::{
     HANDSHAKE_WAIT, MAX_ADDRESSES, MAX_CHILDREN, MAX_PENDING_HANDSHAKES, RETRY_HANDSHAKES_ABOVE,
     SHUTDOWN_WAIT,
 };
+use rootcast::member::Role;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! What goes wrong, and whose fault it is.
 
 use crate::close::{self, CloseReason, Code};
-use crate::name::{NameError, Role};
+use crate::name::NameError;
 use rootcast::codec::CodecError;
 use rootcast::id::PlatformId;
+use rootcast::member::Role;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;

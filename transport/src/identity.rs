@@ -1,9 +1,10 @@
 //! Who this process is: a certificate, its key, and the authority it trusts.
 
 use crate::error::TransportError;
-use crate::name::{NameError, PeerName, RELAY_SERVER_NAME, Role, platform_of_authority};
+use crate::name::{NameError, PeerName, RELAY_SERVER_NAME, platform_of_authority};
 use rootcast::id::{AuthorityHash, PlatformId};
 use rootcast::limits::MAX_DOCUMENT;
+use rootcast::member::Role;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime,

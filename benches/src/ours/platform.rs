@@ -6,7 +6,7 @@ use rootcast::path::ChannelName;
 use rootcast_bundler::{Founding, PUBLISHER_KEY_FILE};
 use rootcast_relay::authority::Authority;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
-use rootcast_transport::Role;
+use rootcast_transport::{PeerName, Role};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,10 @@ impl Platform {
     pub(crate) fn identity(&self, role: Role, name: &str) -> Result<PathBuf, BenchError> {
         let home = self.directory.join("identities").join(format!("{role}-{name}"));
         if !home.exists() {
-            self.authority.issue(role, name, VALIDITY, SystemTime::now(), &home)?;
+            let peer = PeerName::new(self.authority.platform(), role, name).map_err(|error| {
+                BenchError::Program { program: "identity".into(), what: error.to_string() }
+            })?;
+            self.authority.issue(&peer, VALIDITY, SystemTime::now(), &home)?;
             write(&home.join(TRUST_FILE), &self.trust)?;
             write(&home.join(FINGERPRINT_FILE), self.fingerprint.as_bytes())?;
         }

@@ -1,9 +1,9 @@
 //! The platform that `rootcast dev` makes: identities and configuration files.
 
-use super::check::Labels;
 use super::process::Process;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::init;
+use rootcast::member::{self, Role};
 use rootcast::path::ChannelName;
 use rootcast_bundler::PublishConfig;
 use std::fs;
@@ -45,13 +45,12 @@ pub(super) fn leaves(plans: &[RelayPlan]) -> Vec<String> {
 }
 
 /// Name and labels of an agent, from 1: roles and regions take turns.
-pub(super) fn host(number: usize, relay: &str) -> (String, Labels) {
+pub(super) fn host(number: usize, relay: &str) -> Result<(String, member::Labels), Failure> {
     let (role, region) = if number % 2 == 1 { ("web", "eu") } else { ("db", "us") };
     let name = format!("{role}-{}", number.div_ceil(2));
-    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let labels =
-        [label("role", role), label("region", region), label("datacenter", relay), label("host", &name)];
-    (name.clone(), labels.into())
+    let labels = member::Labels::new([("role", role), ("region", region), ("datacenter", relay)])
+        .map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+    Ok((name, labels))
 }
 
 impl Platform {
@@ -63,7 +62,7 @@ impl Platform {
         if !platform.home().join(rootcast_replica::TRUST_FILE).exists() {
             init::create(&platform.home(), channel, SystemTime::now())?;
         }
-        platform.identity("publisher", "publisher")?;
+        platform.identity(Role::Publisher, "publisher", &member::Labels::default())?;
         Ok(platform)
     }
 
@@ -71,18 +70,22 @@ impl Platform {
         self.directory.join("platform")
     }
 
-    fn identity(&self, role: &str, name: &str) -> Result<PathBuf, Failure> {
+    fn identity(&self, role: Role, name: &str, labels: &member::Labels) -> Result<PathBuf, Failure> {
         let home = self.home().join("identities").join(format!("{role}-{name}"));
         if home.join(rootcast_transport::IDENTITY_FILE).exists() {
             return Ok(home);
         }
-        init::add(&self.home(), &format!("{role}:{name}"), SystemTime::now())
+        init::add(
+            &self.home(),
+            &init::Wanted { role, name: name.to_owned(), labels: labels.clone() },
+            SystemTime::now(),
+        )
     }
 
     /// How to publish to this platform.
     pub(super) fn publisher(&self, origin: SocketAddr) -> Result<PublishConfig, Failure> {
         Ok(PublishConfig {
-            identity: self.identity("publisher", "publisher")?,
+            identity: self.identity(Role::Publisher, "publisher", &member::Labels::default())?,
             key: self.home().join("keys").join(rootcast_bundler::PUBLISHER_KEY_FILE),
             state: self.directory.join("publisher"),
             origin: vec![origin.to_string()],
@@ -103,7 +106,7 @@ impl Platform {
         parents: &[String],
     ) -> Result<Process, Failure> {
         let process = self.member(name, "relay")?;
-        let identity = self.identity("relay", name)?;
+        let identity = self.identity(Role::Relay, name, &member::Labels::default())?;
         let config = format!(
             "listen = {:?}\nidentity = {:?}\nstate = \"state\"\nchannels = [{:?}]\nparents = {:?}\n",
             listen.to_string(),
@@ -116,18 +119,15 @@ impl Platform {
     }
 
     /// An agent that follows the relay at `relay`.
-    pub(super) fn agent(&self, name: &str, relay: &str, labels: &Labels) -> Result<Process, Failure> {
+    pub(super) fn agent(&self, name: &str, relay: &str, labels: &member::Labels) -> Result<Process, Failure> {
         let process = self.member(name, "agent")?;
-        let identity = self.identity("agent", name)?;
-        let mut config = format!(
-            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nrelays = [{:?}]\nchannel = {:?}\n\n[labels]\n",
+        let identity = self.identity(Role::Agent, name, labels)?;
+        let config = format!(
+            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nrelays = [{:?}]\nchannel = {:?}\n",
             identity.display().to_string(),
             relay,
             self.channel.as_str(),
         );
-        for (label, value) in labels {
-            config.push_str(&format!("{label} = {value:?}\n"));
-        }
         fs::write(process.config(), config).map_err(|error| Failure::io(&process.config(), &error))?;
         Ok(process)
     }

@@ -218,8 +218,9 @@ impl Deployment {
     pub fn new(channel: &str) -> Self {
         let made = Self { home: tempfile::tempdir().unwrap(), channel: channel.to_owned() };
         let platform = made.path("platform");
-        let identities =
-            ["relay:origin", "relay:eu", "agent:web-1"].map(|name| ["--identity", name]).concat();
+        let identities = ["relay:origin", "relay:eu", "agent:web-1,region=eu,role=web"]
+            .map(|name| ["--identity", name])
+            .concat();
         run(0, &[&["init", &platform, "--grant", channel], &identities[..]].concat());
         made
     }
@@ -247,10 +248,10 @@ impl Deployment {
     }
 
     /// Starts the agent `web-1`; its files are below `live/current`.
-    pub fn agent(&self, relay: &str, labels: &str) -> Running {
+    pub fn agent(&self, relay: &str) -> Running {
         let text = format!(
             "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
-             relays = ['{relay}']\nchannel = '{}'\nlabels = {{ {labels} }}\n",
+             relays = ['{relay}']\nchannel = '{}'\n",
             self.channel
         );
         Running::start(&["agent", &self.configuration("web-1.toml", &text)])

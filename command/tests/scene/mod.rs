@@ -88,7 +88,7 @@ impl Scene {
         let scene = Self { home: tempfile::tempdir().unwrap() };
         let platform = scene.path("platform");
         let arguments = ["init", &platform, "--grant", "prod", "--identity", "relay:origin"];
-        run(0, &[&arguments[..], &["--identity", "relay:eu", "--identity", "agent:web-1"]].concat());
+        run(0, &[&arguments[..], &["--identity", "relay:eu", "--identity", "agent:web-1,role=web"]].concat());
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/sample"), &scene.source());
         scene
     }
@@ -150,7 +150,7 @@ impl Scene {
     pub fn agent(&self, relay: &str) -> Daemon {
         let text = format!(
             "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
-             relays = ['{relay}']\nchannel = 'prod'\nlabels = {{ role = 'web' }}\n"
+             relays = ['{relay}']\nchannel = 'prod'\n"
         );
         self.daemon("agent", "web-1.toml", &text)
     }
