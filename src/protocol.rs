@@ -16,6 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The application protocol that both ends must speak.
 pub const ALPN: &[u8] = b"rootcast/1";
+/// The protocol of those who join or renew without a certificate (specs/join.md, J-10).
+pub const JOIN_ALPN: &[u8] = b"rootcast-join/1";
 
 /// What a child opens a bidirectional stream with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

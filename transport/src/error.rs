@@ -19,6 +19,9 @@ pub enum PeerFault {
         /// What the verifier said.
         reason: String,
     },
+    /// It presents no certificate where one is needed.
+    #[error("it presents no certificate")]
+    NoCertificate,
     /// Its certificate does not say who it is.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -134,6 +137,12 @@ pub enum TransportError {
     Tls {
         /// What rustls said.
         source: rustls::Error,
+    },
+    /// The system's random source failed.
+    #[error("the system's random source failed: {source}")]
+    Random {
+        /// What it said.
+        source: getrandom::Error,
     },
     /// Only a relay can be dialled, so only a relay may listen.
     #[error("{name} cannot listen: only a relay's certificate can; issue one with role relay")]
