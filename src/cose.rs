@@ -22,6 +22,10 @@ pub enum DocumentKind {
     Trust,
     /// A release.
     Release,
+    /// A request to join or to renew.
+    Join,
+    /// Members that may not be served.
+    Denials,
 }
 
 impl DocumentKind {
@@ -30,6 +34,8 @@ impl DocumentKind {
         match self {
             Self::Trust => "rootcast-trust",
             Self::Release => "rootcast-release",
+            Self::Join => "rootcast-join",
+            Self::Denials => "rootcast-denials",
         }
     }
 }

@@ -221,7 +221,7 @@ impl FromStr for Labels {
     }
 }
 
-/// As a list of pairs; decoding keeps the rules, and the codec (K-5) their order.
+/// As a list of pairs; decoding keeps the rules, and the codec (K-4) their order.
 impl Serialize for Labels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter())

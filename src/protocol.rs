@@ -32,6 +32,10 @@ pub enum Opening {
     Publish(Publication),
     /// One answer: the hosts below.
     Status,
+    /// One answer: the platform's public documents (specs/join.md, J-11).
+    Platform,
+    /// One answer: what became of a request to join or to renew (specs/join.md, J-12).
+    Join(Bytes),
 }
 
 /// Which bundles a child wants.
