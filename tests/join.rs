@@ -257,6 +257,8 @@ fn threat_24_the_verdict_on_a_token() {
     // The answer was lost: the same machine asks again.
     let again = Token { used: used("web-1", &own), ..good.clone() };
     assert_eq!(of(&again, None), Ok(Verdict::JoinAgain));
+    // Another machine has taken the name over since: an old request does not take it back.
+    assert_eq!(of(&again, Some(&member(&other))), Err(Refusal::UsedUp));
     assert_eq!(of(&Token { uses: 2, used: used("web-9", &other), ..good.clone() }, None), Ok(Verdict::Join));
     // A name that is taken, unless the token names it.
     assert_eq!(of(&good, Some(&member(&other))), Err(Refusal::NameTaken));

@@ -94,7 +94,7 @@ pub async fn follow(mut follow: Follow) {
 
 /// A wait of between half and all of `wait`, so that children that lost one
 /// parent together do not come back together.
-fn jitter(wait: Duration) -> Duration {
+pub(crate) fn jitter(wait: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     wait / 2 + wait.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
 }

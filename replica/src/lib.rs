@@ -8,12 +8,15 @@
 
 mod cache;
 mod daemon;
+pub mod durable;
 mod error;
 mod evidence;
 mod follow;
+pub mod joining;
 mod member;
 mod outgoing;
 mod receive;
+pub mod renewal;
 mod repair;
 mod session;
 mod snapshot;

@@ -59,6 +59,8 @@ pub enum MemberError {
 pub struct Member {
     /// Who this process is.
     pub identity: Identity,
+    /// The hash of trust version 1, which it pins.
+    pub fingerprint: TrustHash,
     /// Whom it trusts.
     pub trust: Arc<VerifiedTrust>,
 }
@@ -81,7 +83,7 @@ impl Member {
         if got != want {
             return Err(MemberError::Authority { directory: directory.to_owned(), got, want });
         }
-        Ok(Self { identity, trust: Arc::new(trust) })
+        Ok(Self { identity, fingerprint, trust: Arc::new(trust) })
     }
 }
 

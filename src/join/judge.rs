@@ -157,7 +157,9 @@ fn judge_token(
         Err(Refusal::WrongName)
     } else if now >= token.expires {
         Err(Refusal::Expired)
-    } else if token.used.iter().any(|used| used.name == request.name && used.key == request.key) {
+    } else if member.is_none_or(|member| member.key == request.key)
+        && token.used.iter().any(|used| used.name == request.name && used.key == request.key)
+    {
         Ok(Verdict::JoinAgain)
     } else if token.used.len() as u64 >= token.uses {
         Err(Refusal::UsedUp)

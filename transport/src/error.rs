@@ -19,6 +19,9 @@ pub enum PeerFault {
         /// What the verifier said.
         reason: String,
     },
+    /// It asked for what is not answered to those who are not members.
+    #[error("it asked for what only members are answered")]
+    MembersOnly,
     /// It presents no certificate where one is needed.
     #[error("it presents no certificate")]
     NoCertificate,

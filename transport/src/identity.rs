@@ -4,6 +4,7 @@ use crate::error::TransportError;
 use crate::key::{OwnKey, public_of};
 use crate::name::{NameError, PeerName, RELAY_SERVER_NAME, platform_of_authority};
 use crate::pem;
+use bytes::Bytes;
 use rootcast::cose::PublicKey;
 use rootcast::id::{AuthorityHash, PlatformId};
 use rootcast::limits::MAX_DOCUMENT;
@@ -230,6 +231,10 @@ impl Identity {
     pub fn public_key(&self) -> Option<PublicKey> {
         let leaf = EndEntityCert::try_from(self.chain.first()?).ok()?;
         public_of(leaf.subject_public_key_info().as_ref())
+    }
+    /// The chain as it goes over the wire, DER, leaf first.
+    pub fn chain_der(&self) -> Vec<Bytes> {
+        self.chain.iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect()
     }
     /// The private key, to sign requests with.
     ///
