@@ -5,8 +5,10 @@ use crate::server::Shared;
 use crate::status::Key;
 use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
+use rootcast_replica::renewal::sleep_until;
 use rootcast_replica::{Replica, ReplicaError, answer_objects};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,8 +18,16 @@ static SESSIONS: AtomicU64 = AtomicU64::new(0);
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let mut streams = tokio::task::JoinSet::new();
+    let mut unwelcome = pin!(unwelcome(&shared, &connection));
     loop {
         tokio::select! {
+            // First, so that one who is denied is not served a single stream.
+            biased;
+            reason = &mut unwelcome => {
+                tracing::warn!(peer = %connection.peer(), %reason, "connection closed");
+                connection.close(Code::REFUSED, reason);
+                break;
+            }
             stream = connection.accept_bi() => {
                 let Ok((sender, receiver)) = stream else { break };
                 let (shared, connection) = (shared.clone(), connection.clone());
@@ -32,6 +42,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     }
     let reason = connection.closed().await;
     tracing::debug!(peer = %connection.peer(), %reason, "connection ended");
+}
+
+/// Waits until the peer may no longer be here, and says why (threat 22).
+async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
+    tokio::select! {
+        () = shared.denied.until_denied(connection.peer()) => "denied",
+        () = sleep_until(connection.expires()) => "the certificate has ended",
+    }
 }
 
 /// A stream failed: a peer that breaks the protocol loses its connection, and nobody else's.
@@ -73,6 +91,14 @@ async fn stream_of(
         Opening::Publish(publication) => {
             let answer = publish::take(shared, connection, publication, &mut receiver).await?;
             sender.send_message(&answer).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::Platform => {
+            sender.send_message(&shared.documents).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::Join(request) => {
+            sender.send_message(&shared.answers.answer(request).await).await?;
             Ok(sender.finish()?)
         }
         Opening::Status => {

@@ -21,6 +21,13 @@ pub struct RelayConfig {
     /// The channels that it carries.
     #[serde(default = "default_channels")]
     pub channels: Vec<ChannelName>,
+    /// The directory of the origin's keys: `issuing.key`, `issuing.pem`, `head.key`. Without it, nobody
+    /// can join or renew. No other relay has one.
+    #[serde(default)]
+    pub keys: Option<PathBuf>,
+    /// Where those who are invited find the platform (origin); for the operator's commands.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
@@ -41,6 +48,11 @@ impl RelayConfig {
             let message = format!("`channels` names between 1 and {MAX_CHANNELS} channels");
             return Err(ConfigError::wrong(path, message).into());
         }
+        if config.keys.is_some() && !config.parents.is_empty() {
+            let message = "`keys` are the origin's, and a relay with `parents` is not the origin";
+            return Err(ConfigError::wrong(path, message).into());
+        }
+        config.keys = config.keys.map(|keys| directory.join(keys));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)

@@ -9,7 +9,11 @@
 pub mod authority;
 mod child;
 mod config;
+mod denied;
 mod error;
+pub mod issuing;
+mod joins;
+pub mod membership;
 mod publish;
 mod server;
 mod start;

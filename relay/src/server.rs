@@ -1,19 +1,27 @@
 //! The daemon: opens the stores, follows the parents, serves the children.
 
 use crate::child;
+use crate::denied::DeniedSet;
+use crate::joins::{self, Answers};
+use crate::membership::Membership;
 use crate::status::Statuses;
 use crate::{RelayConfig, RelayError};
-use rootcast::limits::{MAX_CHILDREN, SHUTDOWN_WAIT};
+use bytes::Bytes;
+use rootcast::join::{JoinAnswer, PublicDocuments};
+use rootcast::limits::{DENIED_LOOK, MAX_CHILDREN, MAX_JOINS, MAX_JOINS_FORWARDED, SHUTDOWN_WAIT};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast_replica::{Follow, FollowEvent, Member, Replica, Tending, follow};
+use rootcast_replica::joining::JoinFailure;
+use rootcast_replica::renewal::{ask_parents, is_past_half, keep_renewed, renew};
+use rootcast_replica::{Follow, FollowEvent, Member, Replica, ReplicaError, TRUST_FILE, Tending, follow};
 use rootcast_store::{DiskStore, Store};
-use rootcast_transport::{Code, Endpoint, Handshake};
+use rootcast_transport::{Arrival, Code, Endpoint, Handshake, Identity};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{Mutex, watch};
+use std::time::SystemTime;
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 
 /// What happens in a relay, for whoever runs it.
@@ -51,6 +59,16 @@ pub(crate) struct Shared {
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) publishing: Mutex<()>,
+    /// Who answers requests to join and to renew.
+    pub(crate) answers: Answers,
+    /// Connections of joiners that may still come.
+    pub(crate) joiners: Semaphore,
+    /// What everybody may know of the platform.
+    pub(crate) documents: PublicDocuments,
+    /// Who is denied.
+    pub(crate) denied: DeniedSet,
+    /// The document that says so, for relays below.
+    pub(crate) denials: watch::Sender<Option<Bytes>>,
     /// Constant: a relay wants all bundles of its channels.
     interest: watch::Sender<Interest>,
     pub(crate) events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
@@ -71,7 +89,7 @@ pub async fn run(
     events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RelayError> {
-    let member = Member::load(&config.identity)?;
+    let (member, membership) = open_member(&config).await?;
     let mut replicas = BTreeMap::new();
     for channel in &config.channels {
         let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
@@ -81,12 +99,19 @@ pub async fn run(
         replicas.insert(channel.clone(), Arc::new(replica));
     }
     let endpoint = Endpoint::listen(&member.identity, config.listen)?;
+    let path = config.identity.join(TRUST_FILE);
+    let trust = std::fs::read(&path).map_err(|source| RelayError::Read { path, source })?;
     let shared = Arc::new(Shared {
         name: member.identity.name().name().to_owned(),
         is_origin: config.parents.is_empty(),
         replicas,
         statuses: Arc::default(),
         publishing: Mutex::new(()),
+        answers: answers(&config, &endpoint, membership.clone()),
+        joiners: Semaphore::new(MAX_JOINS),
+        documents: joins::documents(trust, member.identity.authority().der()),
+        denied: DeniedSet::default(),
+        denials: watch::Sender::new(None),
         interest: watch::Sender::new(Interest::All),
         events,
     });
@@ -95,7 +120,20 @@ pub async fn run(
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
     }
+    if let Some(membership) = membership {
+        look_at_denied(&shared, &membership).await?;
+        tasks.spawn(enforce(shared.clone(), membership.clone()));
+        tasks.spawn(keep_renewed(config.identity.clone(), endpoint.clone(), move |own, _| {
+            let membership = membership.clone();
+            async move { renew_itself(&membership, own).await }
+        }));
+    }
     if !shared.is_origin {
+        let (dialling, parents) = (endpoint.clone(), config.parents.clone());
+        tasks.spawn(keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
+            let (dialling, parents) = (dialling.clone(), parents.clone());
+            async move { ask_parents(&dialling, &parents, &own, request).await }
+        }));
         for replica in shared.replicas.values() {
             tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));
         }
@@ -113,6 +151,62 @@ pub async fn run(
     if tokio::time::timeout(SHUTDOWN_WAIT, endpoint.wait_idle()).await.is_err() {
         tracing::debug!("some children did not hear of it");
     }
+    Ok(())
+}
+
+/// Loads who we are. An origin whose certificate is past half of its life renews it
+/// before it serves: the members whose certificates ended with it can then renew theirs.
+async fn open_member(config: &RelayConfig) -> Result<(Member, Option<Arc<Membership>>), RelayError> {
+    let member = Member::load(&config.identity)?;
+    let Some(keys) = &config.keys else { return Ok((member, None)) };
+    let trust = member.trust.trust();
+    let membership = Arc::new(Membership::open(&config.state, keys, &member.identity, trust)?);
+    if !is_past_half(&member.identity, SystemTime::now()) {
+        return Ok((member, Some(membership)));
+    }
+    renew(&config.identity, SystemTime::now(), |own, _| renew_itself(&membership, own)).await?;
+    Ok((Member::load(&config.identity)?, Some(membership)))
+}
+
+async fn renew_itself(membership: &Membership, own: Identity) -> Result<JoinAnswer, JoinFailure> {
+    membership.answer_itself(&own, SystemTime::now()).map_err(|error| {
+        tracing::error!(%error, "the origin could not certify itself");
+        JoinFailure::Unavailable { tried: "this origin itself".into() }
+    })
+}
+
+fn answers(config: &RelayConfig, endpoint: &Endpoint, membership: Option<Arc<Membership>>) -> Answers {
+    match membership {
+        Some(membership) => Answers::Here(membership),
+        None if config.parents.is_empty() => Answers::Nobody,
+        None => Answers::Parents {
+            endpoint: endpoint.clone(),
+            parents: config.parents.clone(),
+            room: Semaphore::new(MAX_JOINS_FORWARDED),
+        },
+    }
+}
+
+/// Looks again and again at what the operator's commands have denied and allowed (J-40).
+async fn enforce(shared: Arc<Shared>, membership: Arc<Membership>) {
+    loop {
+        tokio::time::sleep(DENIED_LOOK).await;
+        if let Err(error) = look_at_denied(&shared, &membership).await {
+            tracing::error!(%error, "what is denied could not be read; what was denied stays so");
+        }
+    }
+}
+
+async fn look_at_denied(shared: &Shared, membership: &Arc<Membership>) -> Result<(), RelayError> {
+    let membership = membership.clone();
+    let looked = tokio::task::spawn_blocking(move || membership.denials(SystemTime::now()));
+    let (denied, document) = looked.await.map_err(|_| ReplicaError::Stopped)??;
+    shared.denied.replace(denied);
+    shared.denials.send_if_modified(|held| {
+        let changes = held.as_ref() != Some(&document);
+        *held = Some(document);
+        changes
+    });
     Ok(())
 }
 
@@ -188,8 +282,9 @@ async fn accept(shared: &Arc<Shared>, endpoint: &Endpoint) {
 
 async fn welcome(shared: Arc<Shared>, handshake: Handshake) {
     let remote = handshake.remote();
-    match handshake.finish().await {
-        Ok(connection) => child::serve(shared, connection).await,
+    match handshake.arrive().await {
+        Ok(Arrival::Member(connection)) => child::serve(shared, connection).await,
+        Ok(Arrival::Joiner(joiner)) => joins::serve(&shared, joiner).await,
         Err(error) => tracing::warn!(%remote, %error, "a handshake failed"),
     }
 }

@@ -16,6 +16,7 @@ use rootcast::protocol::{
     Welcome,
 };
 use rootcast_relay::authority::Authority;
+use rootcast_relay::issuing::Issuing;
 use rootcast_relay::{RelayConfig, RelayEvent, run};
 use rootcast_replica::{FINGERPRINT_FILE, FollowEvent, Received, Rule, TRUST_FILE};
 use rootcast_store::{DiskStore, Store, StoreError};
@@ -35,6 +36,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 struct Platform {
     directory: TempDir,
     authority: Authority,
+    issuing: Issuing,
 }
 
 impl Platform {
@@ -42,13 +44,14 @@ impl Platform {
         let directory = tempfile::tempdir().unwrap();
         let authority =
             Authority::create(&directory.path().join("authority"), PLATFORM, SystemTime::now()).unwrap();
-        Self { directory, authority }
+        let issuing = Issuing::create(&authority, &directory.path().join("keys"), SystemTime::now()).unwrap();
+        Self { directory, authority, issuing }
     }
 
     fn identity(&self, role: Role, name: &str) -> Identity {
         let directory = self.directory.path().join(name);
         let peer = PeerName::new(PLATFORM, role, name).unwrap();
-        let identity = self.authority.issue(&peer, DAY, SystemTime::now(), &directory).unwrap();
+        let identity = self.issuing.issue(&peer, DAY, SystemTime::now(), &directory).unwrap();
         let (document, fingerprint) = trust_document(self.authority.hash());
         std::fs::write(directory.join(TRUST_FILE), document).unwrap();
         std::fs::write(directory.join(FINGERPRINT_FILE), format!("{fingerprint}\n")).unwrap();
@@ -66,6 +69,8 @@ impl Platform {
             identity: self.directory.path().join(name),
             state: self.directory.path().join(name).join("state"),
             channels: vec![channel()],
+            keys: None,
+            addresses: Vec::new(),
             parents: parents.iter().map(SocketAddr::to_string).collect(),
         };
         let store = config.state.join("channels").join("main");
