@@ -5,6 +5,7 @@ use crate::slots::{Report, Slots};
 use crate::{AgentConfig, AgentError};
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast_replica::renewal::{ask_parents, keep_renewed};
 use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint};
@@ -87,11 +88,17 @@ pub async fn run(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
+    let (dialling, relays) = (endpoint.clone(), config.relays.clone());
+    let renewing = keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
+        let (dialling, relays) = (dialling.clone(), relays.clone());
+        async move { ask_parents(&dialling, &relays, &own, request).await }
+    });
     let tending = replica.clone().tend(Tending::Follows);
     let agent = Agent { name, replica, activation, interest, report, events, active: 0, files: 0 };
     tokio::select! {
         () = following => {}
         () = tending => {}
+        () = renewing => {}
         () = agent.activate_all() => {}
         () = shutdown => {}
     }

@@ -59,10 +59,9 @@ impl Platform {
         fs::create_dir_all(directory).map_err(|error| Failure::io(directory, &error))?;
         let directory = fs::canonicalize(directory).map_err(|error| Failure::io(directory, &error))?;
         let platform = Self { directory, channel: channel.clone() };
-        if !platform.home().join(rootcast_replica::TRUST_FILE).exists() {
+        if !platform.home().join(rootcast_replica::FINGERPRINT_FILE).exists() {
             init::create(&platform.home(), channel, SystemTime::now())?;
         }
-        platform.identity(Role::Publisher, "publisher", &member::Labels::default())?;
         Ok(platform)
     }
 
@@ -85,7 +84,7 @@ impl Platform {
     /// How to publish to this platform.
     pub(super) fn publisher(&self, origin: SocketAddr) -> Result<PublishConfig, Failure> {
         Ok(PublishConfig {
-            identity: self.identity(Role::Publisher, "publisher", &member::Labels::default())?,
+            identity: self.home().join("publisher"),
             key: self.home().join("keys").join(rootcast_bundler::PUBLISHER_KEY_FILE),
             state: self.directory.join("publisher"),
             origin: vec![origin.to_string()],
@@ -106,11 +105,19 @@ impl Platform {
         parents: &[String],
     ) -> Result<Process, Failure> {
         let process = self.member(name, "relay")?;
-        let identity = self.identity(Role::Relay, name, &member::Labels::default())?;
+        // The origin is there from the beginning, with the keys and the state that its members are in.
+        let (identity, state, keys) = if parents.is_empty() {
+            let keys = format!("keys = {:?}\n", init::origin_keys(&self.home()).display().to_string());
+            (self.home().join("origin/identity"), init::state(&self.home()), keys)
+        } else {
+            let identity = self.identity(Role::Relay, name, &member::Labels::default())?;
+            (identity, "state".into(), String::new())
+        };
         let config = format!(
-            "listen = {:?}\nidentity = {:?}\nstate = \"state\"\nchannels = [{:?}]\nparents = {:?}\n",
+            "listen = {:?}\n{keys}identity = {:?}\nstate = {:?}\nchannels = [{:?}]\nparents = {:?}\n",
             listen.to_string(),
             identity.display().to_string(),
+            state.display().to_string(),
             self.channel.as_str(),
             parents,
         );

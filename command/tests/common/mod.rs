@@ -207,6 +207,14 @@ pub fn files(root: &Path) -> BTreeMap<String, (Vec<u8>, bool)> {
     found
 }
 
+/// Where `init` puts the identity of a relay.
+pub fn relay_identity(name: &str) -> String {
+    match name {
+        "origin" => "platform/origin/identity".into(),
+        name => format!("platform/identities/relay-{name}"),
+    }
+}
+
 /// A platform set up by hand, as a user would: identities and configuration files.
 pub struct Deployment {
     pub home: tempfile::TempDir,
@@ -218,10 +226,13 @@ impl Deployment {
     pub fn new(channel: &str) -> Self {
         let made = Self { home: tempfile::tempdir().unwrap(), channel: channel.to_owned() };
         let platform = made.path("platform");
-        let identities = ["relay:origin", "relay:eu", "agent:web-1,region=eu,role=web"]
-            .map(|name| ["--identity", name])
-            .concat();
-        run(0, &[&["init", &platform, "--grant", channel], &identities[..]].concat());
+        let identities =
+            ["relay:eu", "agent:web-1,region=eu,role=web"].map(|name| ["--identity", name]).concat();
+        run(
+            0,
+            &[&["init", &platform, "--address", "localhost:7400", "--grant", channel], &identities[..]]
+                .concat(),
+        );
         made
     }
 
@@ -238,8 +249,9 @@ impl Deployment {
     /// Starts a relay, and gives it with the address that it serves at.
     pub fn relay(&self, name: &str, listen: &str, parents: &[&str]) -> (Running, String) {
         let text = format!(
-            "listen = '{listen}'\nidentity = 'platform/identities/relay-{name}'\nstate = 'state-{name}'\n\
+            "listen = '{listen}'\nidentity = '{}'\nstate = 'state-{name}'\n\
              channels = ['{}']\nparents = {parents:?}\n",
+            relay_identity(name),
             self.channel
         );
         let relay = Running::start(&["relay", &self.configuration(&format!("{name}.toml"), &text)]);
@@ -260,7 +272,7 @@ impl Deployment {
     /// Writes the configuration of a publisher whose state has this name.
     pub fn publisher(&self, state: &str, origin: &str) -> String {
         let text = format!(
-            "identity = 'platform/identities/publisher-publisher'\nkey = 'platform/keys/publisher.key'\n\
+            "identity = 'platform/publisher'\nkey = 'platform/keys/publisher.key'\n\
              state = '{state}'\norigin = ['{origin}']\n"
         );
         self.configuration(&format!("{state}.toml"), &text)
