@@ -314,6 +314,7 @@ fn messages(step: &Step) -> Vec<Decoder> {
         files: 3,
         healed: 0,
         received: 999,
+        refused: 0,
     };
     let objects = vec![ObjectId::from(step.leaves[0].root), BlobId::of(b"").into()];
     let publication = Publication {
@@ -326,7 +327,15 @@ fn messages(step: &Step) -> Vec<Decoder> {
         message("subscribe", &Opening::Subscribe(subscribe)),
         message("status", &Opening::Status),
         message("pull", &Opening::Update(UpdateRequest { channel: prod.clone(), interest, standing })),
-        message("objects", &Opening::Objects(ObjectsRequest { channel: prod, objects })),
+        message(
+            "objects",
+            &Opening::Objects(ObjectsRequest {
+                channel: prod,
+                release: 2,
+                bundle: signing::bundle("base"),
+                objects,
+            }),
+        ),
         message("publish", &Opening::Publish(publication)),
         message(
             "welcome",

@@ -1,13 +1,12 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
-use rootcast::path::{BundleName, ChannelName};
+use rootcast::path::ChannelName;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What an agent is told. Paths are relative to the file's directory.
+/// What an agent is told; its labels are in its certificate (specs/wire.md, W-2). Paths are relative to the file's directory.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
@@ -22,10 +21,6 @@ pub struct AgentConfig {
     /// The channel that this host follows.
     #[serde(default = "default_channel")]
     pub channel: String,
-    /// What the layers ask for: `region`, `datacenter`, `role` and any other.
-    /// `host` is the identity's name unless it is given here.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
 }
 
 fn default_channel() -> String {
@@ -41,15 +36,6 @@ impl AgentConfig {
         let (mut config, directory): (Self, _) = read_config(path)?;
         if config.relays.is_empty() {
             return Err(ConfigError::wrong(path, "`relays` names no address").into());
-        }
-        for (label, value) in &config.labels {
-            if BundleName::new(value).is_err() || value.contains('/') {
-                let message = format!(
-                    "label `{label}`: `{}` can be no part of a bundle's name; use a-z, 0-9, `.`, `_` and `-`",
-                    value.escape_debug()
-                );
-                return Err(ConfigError::wrong(path, message).into());
-            }
         }
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);

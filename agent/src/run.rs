@@ -6,6 +6,7 @@ use crate::{AgentConfig, AgentError};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast_replica::renewal::{ask_parents, keep_renewed};
 use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint};
@@ -72,8 +73,7 @@ pub async fn run(
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
-    let mut labels = config.labels.clone();
-    labels.entry("host".into()).or_insert_with(|| name.clone());
+    let labels = member.identity.name().labels().of_host(&name);
     let interest = watch::Sender::new(Interest::Named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let activation = Arc::new(Mutex::new(Activation::new(replica.clone(), labels, slots)));
@@ -92,12 +92,18 @@ pub async fn run(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
+    let (dialling, relays) = (endpoint.clone(), config.relays.clone());
+    let renewing = keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
+        let (dialling, relays) = (dialling.clone(), relays.clone());
+        async move { ask_parents(&dialling, &relays, &own, request).await }
+    });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, freshness) = (0, 0, None);
     let agent = Agent { name, replica, activation, interest, report, events, active, files, freshness };
     tokio::select! {
         () = following => {}
         () = tending => {}
+        () = renewing => {}
         () = agent.activate_all() => {}
         () = shutdown => {}
     }
@@ -278,6 +284,7 @@ impl Agent {
             files: self.files,
             healed: self.replica.healed(),
             received: self.replica.received(),
+            refused: 0,
         };
         self.report.send_replace(vec![row]);
     }

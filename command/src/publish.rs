@@ -5,12 +5,13 @@ use crate::output::{Output, bytes};
 use indicatif::ProgressBar;
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{Progress, PublishConfig, Publisher, Stage};
-use rootcast_transport::IDENTITY_FILE;
+use rootcast_replica::renewal::{ask_parents, is_past_half, renew};
+use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -37,7 +38,9 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let published = runtime()?.block_on(async {
         let mut publisher = Publisher::open(&config)?;
         publisher.set_allow_empty(arguments.allow_empty);
-        publisher.publish(&Arc::new(Mutex::new(source)), progress).await
+        let published = publisher.publish(&Arc::new(Mutex::new(source)), progress).await;
+        keep_certified(&config).await;
+        published
     });
     bar.finish_and_clear();
     let published = published?;
@@ -63,6 +66,27 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         ));
     }
     Ok(())
+}
+
+/// Renews the publisher's certificate where half of its life is over. Where that fails, the
+/// one that there is serves on, and the next publication tries again.
+async fn keep_certified(config: &PublishConfig) {
+    let identity = Identity::load(&config.identity);
+    if identity.is_ok_and(|identity| is_past_half(&identity, SystemTime::now()))
+        && let Err(failure) = renew_publisher(config).await
+    {
+        eprintln!("warning: the publisher's certificate could not be renewed: {}", failure.message);
+    }
+}
+
+/// Renews the publisher's certificate now.
+pub(crate) async fn renew_publisher(config: &PublishConfig) -> Result<Identity, Failure> {
+    let endpoint = Endpoint::dial_only(&Identity::load(&config.identity)?)?;
+    let ask = |own: Identity, request| {
+        let (endpoint, origin) = (endpoint.clone(), config.origin.clone());
+        async move { ask_parents(&endpoint, &origin, &own, request).await }
+    };
+    Ok(renew(&config.identity, SystemTime::now(), ask).await?)
 }
 
 /// Refuses a source that has the publisher's own secrets or state in it: a

@@ -9,8 +9,12 @@
 pub mod authority;
 mod child;
 mod config;
+mod denied;
 mod error;
 mod heads;
+pub mod issuing;
+mod joins;
+pub mod membership;
 mod news;
 mod publish;
 mod server;

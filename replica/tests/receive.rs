@@ -12,7 +12,8 @@ use rootcast::compact::{Before, CompactHead};
 use rootcast::id::ReleaseHash;
 use rootcast::limits::MAX_FRAME;
 use rootcast::protocol::{EditBase, Interest, ListedBundle, Standing, UpdateHead, UpdateMessage};
-use rootcast_replica::{Pushed, Received, Replica, ReplicaError, Rule, Serving, Update};
+use rootcast::reader::Reader;
+use rootcast_replica::{Pushed, Received, Replica, ReplicaError, Rule, Update};
 use rootcast_store::{DiskStore, MemoryStore};
 use std::sync::Arc;
 use support::*;
@@ -207,7 +208,7 @@ async fn threat_08_any_flipped_byte_of_a_compact_head_is_refused() {
     let child = with_first(&drafts, 3);
     let parent = with_first(&drafts, 4);
     let outgoing = parent
-        .outgoing(&Interest::All, &child.standing(&Interest::All), Serving::Granted)
+        .outgoing(&Reader::Relay, &Interest::All, &child.standing(&Interest::All))
         .await
         .unwrap()
         .unwrap();
@@ -239,7 +240,7 @@ async fn a_compact_head_for_another_release_does_not_fit() {
     let drafts = history(&publisher);
     let (child, parent) = (with_first(&drafts, 3), with_first(&drafts, 4));
     let outgoing = parent
-        .outgoing(&Interest::All, &child.standing(&Interest::All), Serving::Granted)
+        .outgoing(&Reader::Relay, &Interest::All, &child.standing(&Interest::All))
         .await
         .unwrap()
         .unwrap();

@@ -122,10 +122,8 @@ fn newest(store: &DiskStore, agent: &AgentConfig, trust: &TrustChain) -> Result<
 /// What this host should have of a release.
 fn view(store: &DiskStore, agent: &AgentConfig, held: &Held) -> Result<View, Failure> {
     let failed = |message: String| Failure::new(Exit::Failure, message);
-    let mut labels = agent.labels.clone();
-    if !labels.contains_key("host") {
-        labels.insert("host".into(), Identity::load(&agent.identity)?.name().name().to_owned());
-    }
+    let identity = Identity::load(&agent.identity)?;
+    let labels = identity.name().labels().of_host(identity.name().name());
     let required = Required::of(held, store, &labels)?;
     let mut roots: Vec<NodeId> = Vec::new();
     for layer in &required.layers {

@@ -207,6 +207,14 @@ pub fn files(root: &Path) -> BTreeMap<String, (Vec<u8>, bool)> {
     found
 }
 
+/// Where `init` puts the identity of a relay.
+pub fn relay_identity(name: &str) -> String {
+    match name {
+        "origin" => "platform/origin/identity".into(),
+        name => format!("platform/identities/relay-{name}"),
+    }
+}
+
 /// A platform set up by hand, as a user would: identities and configuration files.
 pub struct Deployment {
     pub home: tempfile::TempDir,
@@ -219,8 +227,12 @@ impl Deployment {
         let made = Self { home: tempfile::tempdir().unwrap(), channel: channel.to_owned() };
         let platform = made.path("platform");
         let identities =
-            ["relay:origin", "relay:eu", "agent:web-1"].map(|name| ["--identity", name]).concat();
-        run(0, &[&["init", &platform, "--grant", channel], &identities[..]].concat());
+            ["relay:eu", "agent:web-1,region=eu,role=web"].map(|name| ["--identity", name]).concat();
+        run(
+            0,
+            &[&["init", &platform, "--address", "localhost:7400", "--grant", channel], &identities[..]]
+                .concat(),
+        );
         made
     }
 
@@ -237,12 +249,13 @@ impl Deployment {
     /// Starts a relay, and gives it with the address that it serves at.
     pub fn relay(&self, name: &str, listen: &str, parents: &[&str]) -> (Running, String) {
         let mut text = format!(
-            "listen = '{listen}'\nidentity = 'platform/identities/relay-{name}'\nstate = 'state-{name}'\n\
+            "listen = '{listen}'\nidentity = '{}'\nstate = 'state-{name}'\n\
              channels = ['{}']\nparents = {parents:?}\n",
+            relay_identity(name),
             self.channel
         );
         if parents.is_empty() {
-            text.push_str("head_key = 'platform/keys/head.key'\n");
+            text.push_str("keys = 'platform/origin/keys'\n");
         }
         let relay = Running::start(&["relay", &self.configuration(&format!("{name}.toml"), &text)]);
         let ready = relay.wait_for("serving relay", |event| event["event"] == "ready");
@@ -250,10 +263,10 @@ impl Deployment {
     }
 
     /// Starts the agent `web-1`; its files are below `live/current`.
-    pub fn agent(&self, relay: &str, labels: &str) -> Running {
+    pub fn agent(&self, relay: &str) -> Running {
         let text = format!(
             "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
-             relays = ['{relay}']\nchannel = '{}'\nlabels = {{ {labels} }}\n",
+             relays = ['{relay}']\nchannel = '{}'\n",
             self.channel
         );
         Running::start(&["agent", &self.configuration("web-1.toml", &text)])
@@ -262,7 +275,7 @@ impl Deployment {
     /// Writes the configuration of a publisher whose state has this name.
     pub fn publisher(&self, state: &str, origin: &str) -> String {
         let text = format!(
-            "identity = 'platform/identities/publisher-publisher'\nkey = 'platform/keys/publisher.key'\n\
+            "identity = 'platform/publisher'\nkey = 'platform/keys/publisher.key'\n\
              state = '{state}'\norigin = ['{origin}']\n"
         );
         self.configuration(&format!("{state}.toml"), &text)

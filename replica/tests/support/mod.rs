@@ -16,10 +16,11 @@ use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
 use rootcast::plan::{Plan, plan_bundle, plan_path};
 use rootcast::protocol::{Interest, Publication, Standing};
+use rootcast::reader::Reader;
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{self, Changes, Totals, Tree, TreeError, empty_root};
 use rootcast::trust::{Grant, GrantLimits, Trust, TrustChain};
-use rootcast_replica::{Received, Replica, Rule, Serving, Trusted, Update};
+use rootcast_replica::{Received, Replica, Rule, Trusted, Update};
 use rootcast_store::{MemoryStore, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -261,7 +262,7 @@ pub fn nowhere() -> Standing {
 
 /// The update that a parent has for a child that stands there.
 pub async fn update_of(parent: &Arc<Replica>, interest: &Interest, standing: &Standing) -> Option<Update> {
-    let outgoing = parent.outgoing(interest, standing, Serving::Granted).await.unwrap()?;
+    let outgoing = parent.outgoing(&Reader::Relay, interest, standing).await.unwrap()?;
     Some(Update { head: outgoing.head.clone(), edits: outgoing.edits.clone() })
 }
 
