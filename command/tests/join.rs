@@ -163,6 +163,15 @@ fn a_platform_is_made_once_and_its_secrets_are_for_their_owner_alone() {
         assert!(!text.contains(secret.trim()), "{path}");
     }
     assert!(private >= 8, "{private}");
+    // Another issuing certificate, which the origin takes.
+    let (out, keys) = (home.path("issuing"), home.path("platform/origin/keys"));
+    run(0, &["init", &platform, "--renew-issuing", &out]);
+    run(8, &["init", &platform, "--renew-issuing", &out]);
+    for file in ["issuing.key", "issuing.pem"] {
+        fs::copy(Path::new(&out).join(file), Path::new(&keys).join(file)).unwrap();
+    }
+    let (_origin, _) = home.relay(&home.relay_toml());
+    home.join(&string, "web-1");
 }
 
 #[test]
