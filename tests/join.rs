@@ -353,3 +353,13 @@ fn j_42_denials_are_the_online_keys_and_never_go_back() {
         VerifiedDenials::verify(&signed(&Denials { denied: all, ..denials }, &online), &trust, 0).is_err()
     );
 }
+
+#[test]
+fn j_2_the_text_of_a_join_string_does_not_change() {
+    let text = join_string().to_text();
+    let golden = "rootcast-join-1:rfiaobyha4dqobyha4dqobyha4dqowbabeeqscijbeeqscijbeeqscijbeeqscijbeeq\
+                  scijbeeqscijbeeye53pojuwo2lofzsxqylnobwgkltomv2dunzugayhewzsgaydcotemi4duorrlu5donbq\
+                  gbiakbifaucqkbifaucqkbifaucqkzlbm5sw45dfo5sweljrqkbgm4tfm5uw63tcmv2yezdsn5wgky3xmvrb\
+                  u22j4aiacdfo3via";
+    assert_eq!(text, golden);
+}

@@ -1,6 +1,7 @@
 //! `rootcast init`: a platform, its origin and its publisher.
 
 use crate::failure::{Exit, Failure};
+use crate::inspect::utc;
 use crate::output::Output;
 use rootcast::id::{PlatformId, TrustHash};
 use rootcast::join::validity;
@@ -34,7 +35,7 @@ pub(crate) struct Arguments {
     /// The platform's directory; it is made if it is not there
     directory: PathBuf,
     /// Where relays and hosts will find the origin; several for several ways to it
-    #[arg(long = "address", value_name = "HOST:PORT", required = true)]
+    #[arg(long = "address", value_name = "HOST:PORT", required_unless_present = "renew_issuing")]
     addresses: Vec<String>,
     /// The address and UDP port that the origin serves at
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7400")]
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
     /// its labels, as agent:web-1,region=eu,role=web
     #[arg(long = "identity", value_name = "ROLE:NAME")]
     identities: Vec<String>,
+    /// Make nothing but another issuing certificate, in this directory: the origin's ends after a year
+    #[arg(long, value_name = "OUT", conflicts_with_all = ["addresses", "identities"])]
+    renew_issuing: Option<PathBuf>,
 }
 
 /// How long the first trust document is current.
@@ -53,6 +57,9 @@ const TRUST_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let directory = &arguments.directory;
+    if let Some(out) = &arguments.renew_issuing {
+        return renew_issuing(directory, out, output);
+    }
     let grant = ChannelName::new(&arguments.grant)
         .map_err(|error| Failure::new(Exit::Usage, format!("--grant {error}")))?;
     for address in &arguments.addresses {
@@ -95,6 +102,20 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         output.line(format!("identity {}   copy it to its machine", path.display()));
     }
     output.line("next: on the origin's machine: rootcast invite origin/relay.toml --role agent");
+    Ok(())
+}
+
+/// Signs another issuing certificate with the authority's key, which is offline otherwise.
+fn renew_issuing(directory: &Path, out: &Path, output: &Output) -> Result<(), Failure> {
+    let authority = Authority::load(&directory.join(AUTHORITY))?;
+    let issuing = Issuing::create(&authority, out, SystemTime::now())?;
+    output.value(&json!({ "issuing": out, "expires": seconds(issuing.expires()) }));
+    output.line(format!(
+        "{}   issuing.key and issuing.pem, good until {}",
+        out.display(),
+        utc(seconds(issuing.expires()))
+    ));
+    output.line("next: put both in place of those in the origin's keys/, and restart the origin");
     Ok(())
 }
 

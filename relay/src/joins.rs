@@ -18,16 +18,19 @@ pub(crate) enum Answers {
     /// This origin.
     Here(Arc<Membership>),
     /// The origin, by way of our parents.
-    Parents {
-        /// Our end of the network.
-        endpoint: Endpoint,
-        /// Addresses of parents, the best first.
-        parents: Vec<String>,
-        /// Requests that are under way.
-        room: Semaphore,
-    },
+    Parents(Box<Parents>),
     /// Nobody: an origin that was given no keys.
     Nobody,
+}
+
+/// Whom a relay that is not the origin asks.
+pub(crate) struct Parents {
+    /// Our end of the network.
+    pub(crate) endpoint: Endpoint,
+    /// Their addresses, the best first.
+    pub(crate) addresses: Vec<String>,
+    /// How many more requests may be under way.
+    pub(crate) room: Semaphore,
 }
 
 impl Answers {
@@ -39,18 +42,18 @@ impl Answers {
                 let work = move || membership.answer(&request, SystemTime::now());
                 tokio::task::spawn_blocking(work).await.unwrap_or(JoinAnswer::Unavailable)
             }
-            Self::Parents { endpoint, parents, room } => {
-                let Ok(_room) = room.try_acquire() else { return JoinAnswer::Unavailable };
-                pass_on(endpoint, parents, &request).await
-            }
+            Self::Parents(parents) => match parents.room.try_acquire() {
+                Ok(_room) => pass_on(parents, &request).await,
+                Err(_) => JoinAnswer::Unavailable,
+            },
             Self::Nobody => JoinAnswer::Unavailable,
         }
     }
 }
 
-async fn pass_on(endpoint: &Endpoint, parents: &[String], request: &Bytes) -> JoinAnswer {
-    for address in parents {
-        let asked = async { ask(&endpoint.connect(address).await?, request.clone()).await };
+async fn pass_on(parents: &Parents, request: &Bytes) -> JoinAnswer {
+    for address in &parents.addresses {
+        let asked = async { ask(&parents.endpoint.connect(address).await?, request.clone()).await };
         match asked.await {
             Ok(JoinAnswer::Unavailable) => {}
             Ok(answer) => return answer,

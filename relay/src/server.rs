@@ -3,7 +3,7 @@
 use crate::child;
 use crate::denied::DeniedSet;
 use crate::heads::HeadSigner;
-use crate::joins::{self, Answers};
+use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
 use crate::status::Statuses;
 use crate::{RelayConfig, RelayError};
@@ -233,11 +233,11 @@ fn answers(config: &RelayConfig, endpoint: &Endpoint, membership: Option<Arc<Mem
     match membership {
         Some(membership) => Answers::Here(membership),
         None if config.parents.is_empty() => Answers::Nobody,
-        None => Answers::Parents {
+        None => Answers::Parents(Box::new(Parents {
             endpoint: endpoint.clone(),
-            parents: config.parents.clone(),
+            addresses: config.parents.clone(),
             room: Semaphore::new(MAX_JOINS_FORWARDED),
-        },
+        })),
     }
 }
 

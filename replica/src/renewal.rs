@@ -6,7 +6,7 @@ use crate::joining::{JoinFailure, ask, failed, seconds, signed};
 use bytes::Bytes;
 use rootcast::join::{JoinAnswer, Request};
 use rootcast::limits::{RENEWAL_RETRY_FIRST, RENEWAL_RETRY_MAX};
-use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity, Joiner, TransportError};
+use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity, Joiner};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -87,7 +87,7 @@ pub async fn ask_parents(
                 Joiner::new()?.connect(address, identity.authority()).await
             }
         };
-        let outcome = async { Ok::<_, TransportError>(ask(&connecting.await?, request.clone()).await?) };
+        let outcome = async { ask(&connecting.await?, request.clone()).await };
         match outcome.await {
             Ok(issued @ JoinAnswer::Issued(_)) => return Ok(issued),
             // This parent may be the one that is wrong.

@@ -27,6 +27,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The file of the online key, in the directory of an origin's keys.
 pub const ONLINE_KEY_FILE: &str = "head.key";
 
+/// How long before the end of the issuing certificate the operator is told so at each start.
+const ISSUING_WARNING: Duration = Duration::from_secs(60 * 86_400);
+
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -113,6 +116,14 @@ impl Membership {
         trust: Arc<Trusted>,
     ) -> Result<Self, MembershipError> {
         let issuing = Issuing::load(keys, identity.authority())?;
+        let left = issuing.expires().duration_since(SystemTime::now()).unwrap_or_default();
+        if left < ISSUING_WARNING {
+            let days = left.as_secs() / 86_400;
+            tracing::warn!(
+                days,
+                "the issuing certificate ends soon: `rootcast init PLATFORM --renew-issuing OUT` makes another"
+            );
+        }
         let online = OwnKey::load(&keys.join(ONLINE_KEY_FILE))?;
         let records = Records::of(state);
         Ok(Self { records, issuing, online, trust, turn: Mutex::new(()) })
