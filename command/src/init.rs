@@ -4,6 +4,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use rootcast::id::{PlatformId, TrustHash};
 use rootcast::path::ChannelName;
+use rootcast_agent::{AgentError, RECIPIENT_FILE, make_decryption_key};
 use rootcast_bundler::config::DEFAULT_CHANNEL;
 use rootcast_bundler::{Founding, ROOT_KEY_FILE};
 use rootcast_relay::authority::Authority;
@@ -65,8 +66,13 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     for identity in &arguments.identities {
         added.push(add(directory, identity, now)?);
     }
+    // Those of agents: whom their secrets are encrypted to.
+    let recipient = |home: &PathBuf| fs::read_to_string(home.join(RECIPIENT_FILE)).ok();
+    let recipients: Vec<_> =
+        added.iter().map(|home| recipient(home).map(|text| text.trim().to_owned())).collect();
     output.value(&json!({
         "platform": directory, "fingerprint": fingerprint.trim(), "created": is_new, "identities": added,
+        "recipients": recipients,
     }));
     if is_new {
         output.line(format!(
@@ -77,8 +83,11 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         output.line("keys/       root.key, head.key and publisher.key: keep root.key offline");
         output.line("authority/  the certificate authority: who has ca.key can be anyone");
     }
-    for path in &added {
+    for (path, recipient) in added.iter().zip(&recipients) {
         output.line(format!("identity    {}   copy this directory to its machine", path.display()));
+        if let Some(recipient) = recipient {
+            output.line(format!("recipient   {recipient}   its secrets are encrypted to this"));
+        }
     }
     Ok(())
 }
@@ -135,6 +144,9 @@ pub(crate) fn add(directory: &Path, identity: &str, now: SystemTime) -> Result<P
     let authority = Authority::load(&directory.join("authority"))?;
     let home = directory.join("identities").join(format!("{role}-{name}"));
     authority.issue(role, name, MEMBER_VALIDITY, now, &home)?;
+    if role == Role::Agent {
+        make_decryption_key(&home).map_err(AgentError::from)?;
+    }
     for file in [TRUST_FILE, FINGERPRINT_FILE] {
         let from = directory.join(file);
         let bytes = fs::read(&from).map_err(|error| Failure::io(&from, &error))?;
