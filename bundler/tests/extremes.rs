@@ -16,7 +16,7 @@ use rootcast::trust::VerifiedTrust;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::keys::Signer;
 use rootcast_bundler::source::{Source, SourceLimits};
-use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE};
+use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Sealer};
 use rootcast_replica::{Replica, Rule, Update};
 use rootcast_store::DiskStore;
 use std::io::{BufWriter, Write};
@@ -98,6 +98,7 @@ impl Scene {
             settings: &settings,
             replica: &self.publisher,
             signer: &self.signer,
+            sealer: &Sealer::random().unwrap(),
             issued: 1,
             last: None,
             allow_empty: self.allow_empty,
