@@ -56,6 +56,10 @@ pub enum KeyError {
 /// # Errors
 /// When there is one already, or a file cannot be written.
 pub fn make_decryption_key(identity: &Path) -> Result<Recipient, KeyError> {
+    let path = identity.join(DECRYPTION_KEY_FILE);
+    if std::fs::symlink_metadata(&path).is_ok() {
+        return Err(KeyError::Io { path, source: io::ErrorKind::AlreadyExists.into() });
+    }
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
     let key = DecryptionKey::from_bytes(bytes);
@@ -67,7 +71,7 @@ pub fn make_decryption_key(identity: &Path) -> Result<Recipient, KeyError> {
         0o644,
         OpenOptions::new().truncate(true).create(true),
     )?;
-    write(&identity.join(DECRYPTION_KEY_FILE), &key.to_text(), 0o600, OpenOptions::new().create_new(true))?;
+    write(&path, &key.to_text(), 0o600, OpenOptions::new().create_new(true))?;
     Ok(recipient)
 }
 
@@ -130,6 +134,9 @@ mod tests {
         let error = load().unwrap_err();
         assert!(matches!(error, KeyError::Malformed { .. }), "{error}");
         assert!(!format!("{error} {error:?}").contains(text.trim().get(20..40).unwrap()));
+        let there = fs::read_to_string(&path).unwrap();
         make_decryption_key(home.path()).unwrap_err();
+        let kept = |name: &str| fs::read_to_string(home.path().join(name)).unwrap();
+        assert_eq!((kept(DECRYPTION_KEY_FILE), kept(RECIPIENT_FILE)), (there, said));
     }
 }

@@ -119,8 +119,9 @@ impl Platform {
     pub(super) fn agent(&self, name: &str, relay: &str, labels: &Labels) -> Result<Process, Failure> {
         let process = self.member(name, "agent")?;
         let identity = self.identity("agent", name)?;
+        // Secrets have a place of their own: the usual one may be a real host's of the same name.
         let mut config = format!(
-            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nrelays = [{:?}]\nchannel = {:?}\n\n[labels]\n",
+            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nsecrets = \"secrets\"\nrelays = [{:?}]\nchannel = {:?}\n\n[labels]\n",
             identity.display().to_string(),
             relay,
             self.channel.as_str(),
