@@ -16,6 +16,9 @@ pub struct AgentConfig {
     pub state: PathBuf,
     /// The directory in which `current` points to the live configuration.
     pub live: PathBuf,
+    /// The directory of this host's secrets, in memory;
+    /// [`AgentConfig::secrets_directory`] says which unless it is given here.
+    pub secrets: Option<PathBuf>,
     /// Addresses of relays, the nearest first.
     pub relays: Vec<String>,
     /// The channel that this host follows.
@@ -40,7 +43,23 @@ impl AgentConfig {
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
         }
+        // What links say must not depend on where the agent was started.
+        if let Some(secrets) = &mut config.secrets {
+            let absolute = std::path::absolute(directory.join(&*secrets));
+            *secrets = absolute.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        }
         Ok(config)
+    }
+
+    /// Where the secrets of the host of this name are (specs/activation.md, A-22);
+    /// `None` where neither the configuration nor the environment says.
+    pub fn secrets_directory(&self, host: &str) -> Option<PathBuf> {
+        let below = |base: &Path| base.join("rootcast").join(host);
+        match &self.secrets {
+            Some(secrets) => Some(secrets.clone()),
+            None if rustix::process::geteuid().is_root() => Some(below(Path::new("/run"))),
+            None => std::env::var_os("XDG_RUNTIME_DIR").map(|base| below(Path::new(&base))),
+        }
     }
 
     /// The channel's name.

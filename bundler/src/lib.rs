@@ -6,8 +6,11 @@ mod compile;
 pub mod config;
 mod founding;
 mod publisher;
+mod seal;
+pub mod secrets;
 pub mod source;
 
 pub use compile::{CompileError, Compiled, LastPublished, Making, Progress, Signed, Stage};
 pub use founding::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
 pub use publisher::{PublishConfig, PublishError, Published, Publisher};
+pub use seal::{SEALING_KEY_FILE, SealError, Sealer};

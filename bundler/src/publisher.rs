@@ -3,10 +3,12 @@
 
 use crate::compile::{CompileError, LastPublished, Making, Progress, Signed};
 use crate::config::Rootcast;
+use crate::seal::Sealer;
 use crate::source::{Source, SourceLimits};
 use rootcast::limits::MAX_PUBLISH_TRIES;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
+use rootcast::settings::SettingsError;
 use rootcast_keys::{KeyError, Signer};
 use rootcast_replica::{
     ConfigError, Member, MemberError, Replica, ReplicaError, Rule, Update, pull, read_config,
@@ -102,6 +104,8 @@ pub struct Published {
     pub acknowledged: Instant,
     /// False where the newest release is this very commit and content, so that nothing was published.
     pub is_new: bool,
+    /// What of the settings has no effect ([`Signed::warnings`]).
+    pub warnings: Vec<SettingsError>,
 }
 
 /// Publishes sources to an origin.
@@ -202,9 +206,10 @@ impl Publisher {
             {
                 return Ok(Self::published(&settings, signed, overtaken));
             }
-            let Some(signed) = self.make(source, &settings, &replica, &progress).await? else {
-                return Ok(Self::unchanged(&settings, &replica));
-            };
+            let (signed, idle) = self.make(source, &settings, &replica, &progress).await?;
+            if idle {
+                return Ok(Self::unchanged(&settings, &replica, signed.warnings.clone()));
+            }
             match self.offer(&signed).await {
                 Ok(PublishAnswer::Accepted(_)) => {
                     let acknowledged = Instant::now();
@@ -319,25 +324,29 @@ impl Publisher {
         Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
     }
 
-    /// Compiles and signs; `None` where a directory has not changed.
+    /// Compiles and signs, and whether it is what is published already.
     async fn make(
         &self,
         source: &Arc<Mutex<Source>>,
         settings: &Rootcast,
         replica: &Arc<Replica>,
         progress: &Arc<Progress>,
-    ) -> Result<Option<Arc<Signed>>, PublishError> {
+    ) -> Result<(Arc<Signed>, bool), PublishError> {
         let (source, settings, replica) = (source.clone(), settings.clone(), replica.clone());
         let (signer, progress, last) = (self.signer.clone(), progress.clone(), self.last.clone());
         let allow_empty = self.allow_empty;
+        let state = self.state.clone();
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let made = tokio::task::spawn_blocking(move || {
             let source = lock(&source);
+            // The key is made with the first secret.
+            let sealer = if settings.secrets.is_empty() { Sealer::random() } else { Sealer::open(&state) }?;
             let making = Making {
                 source: &source,
                 settings: &settings,
                 replica: &replica,
                 signer: &signer,
+                sealer: &sealer,
                 issued,
                 last: last.as_ref(),
                 allow_empty,
@@ -349,7 +358,7 @@ impl Publisher {
                 replica.held().is_some_and(|held| held.bundles.release().release().commit == source.commit());
             // One that the trust in force does not grant any more is published anew.
             let idle = same_commit && signed.edits.is_empty() && replica.granted().is_some();
-            Ok::<_, PublishError>((!idle).then(|| Arc::new(signed)))
+            Ok::<_, PublishError>((Arc::new(signed), idle))
         });
         made.await.map_err(|_| PublishError::Stopped)?
     }
@@ -400,10 +409,11 @@ impl Publisher {
             overtaken,
             acknowledged: Instant::now(),
             is_new: true,
+            warnings: signed.warnings.clone(),
         }
     }
 
-    fn unchanged(settings: &Rootcast, replica: &Replica) -> Published {
+    fn unchanged(settings: &Rootcast, replica: &Replica, warnings: Vec<SettingsError>) -> Published {
         let held = replica.held();
         Published {
             channel: settings.channel.clone(),
@@ -415,6 +425,7 @@ impl Publisher {
             overtaken: 0,
             acknowledged: Instant::now(),
             is_new: false,
+            warnings,
         }
     }
 }

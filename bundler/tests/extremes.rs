@@ -15,7 +15,7 @@ use rootcast::tree::Totals;
 use rootcast::trust::TrustChain;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::{Source, SourceLimits};
-use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE};
+use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Sealer};
 use rootcast_keys::Signer;
 use rootcast_replica::{Replica, Rule, Trusted, Update};
 use rootcast_store::DiskStore;
@@ -98,6 +98,7 @@ impl Scene {
             settings: &settings,
             replica: &self.publisher,
             signer: &self.signer,
+            sealer: &Sealer::random().unwrap(),
             issued: 1,
             last: None,
             allow_empty: self.allow_empty,

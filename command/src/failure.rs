@@ -175,7 +175,7 @@ impl From<AgentError> for Failure {
         let exit = match &error {
             AgentError::Config(error) => config_exit(error),
             AgentError::Name(_) => Exit::Usage,
-            AgentError::Member(_) => Exit::Trust,
+            AgentError::Member(_) | AgentError::Key(_) => Exit::Trust,
             AgentError::Transport(inner) => Self::from_transport(inner).exit,
             _ => Exit::Failure,
         };

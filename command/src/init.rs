@@ -7,6 +7,7 @@ use rootcast::id::{PlatformId, TrustHash};
 use rootcast::join::validity;
 use rootcast::member::{Labels, Role, RoleError};
 use rootcast::path::{ChannelName, MemberName};
+use rootcast_agent::{AgentError, RECIPIENT_FILE, make_decryption_key};
 use rootcast_bundler::config::DEFAULT_CHANNEL;
 use rootcast_bundler::{Founding, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
 use rootcast_relay::authority::Authority;
@@ -80,8 +81,13 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     for identity in &wanted {
         added.push(add(directory, identity, now)?);
     }
+    // Those of agents: whom their secrets are encrypted to.
+    let recipient = |home: &PathBuf| fs::read_to_string(home.join(RECIPIENT_FILE)).ok();
+    let recipients: Vec<_> =
+        added.iter().map(|home| recipient(home).map(|text| text.trim().to_owned())).collect();
     output.value(&json!({
         "platform": directory, "fingerprint": fingerprint.to_string(), "created": true, "identities": added,
+        "recipients": recipients,
     }));
     output.line(format!("fingerprint {fingerprint}"));
     output.line(format!(
@@ -98,8 +104,11 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         directory.display(),
         directory.display()
     ));
-    for path in &added {
+    for (path, recipient) in added.iter().zip(&recipients) {
         output.line(format!("identity {}   copy it to its machine", path.display()));
+        if let Some(recipient) = recipient {
+            output.line(format!("recipient {recipient}   its secrets are encrypted to this"));
+        }
     }
     output.line("next: on the origin's machine: rootcast invite origin/relay.toml --role agent");
     Ok(())
@@ -224,6 +233,9 @@ impl Wanted {
 pub(crate) fn add(directory: &Path, wanted: &Wanted, now: SystemTime) -> Result<PathBuf, Failure> {
     let home = directory.join("identities").join(format!("{}-{}", wanted.role, wanted.name));
     issue(directory, wanted, now, &home)?;
+    if wanted.role == Role::Agent {
+        make_decryption_key(&home).map_err(AgentError::from)?;
+    }
     let from = directory.join(FINGERPRINT_FILE);
     let bytes = fs::read(&from).map_err(|error| Failure::io(&from, &error))?;
     write(&home.join(FINGERPRINT_FILE), &bytes)?;

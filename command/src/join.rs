@@ -7,6 +7,7 @@ use rootcast::join::JoinString;
 use rootcast::limits::MAX_JOIN_STRING;
 use rootcast::member::Role;
 use rootcast::path::MemberName;
+use rootcast_agent::{AgentError, load_decryption_key, make_decryption_key};
 use rootcast_bundler::{PUBLISHER_KEY_FILE, PublishConfig};
 use rootcast_replica::durable::{PUBLIC, write_new};
 use rootcast_replica::joining::{Joined, Joining, join, refuse_member};
@@ -59,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         let message = format!("{} is already there", config.display());
         return Err(Failure::new(Exit::Failure, message).next("move it away, or choose another --directory"));
     }
-    let joining = Joining { join: &string, name, recipient: String::new() };
+    let recipient = if string.role == Role::Agent { recipient(&identity)? } else { String::new() };
+    let joining = Joining { join: &string, name, recipient };
     let joined = runtime.block_on(join(&joining, SystemTime::now()))?;
     std::fs::create_dir_all(directory).map_err(|error| Failure::io(directory, &error))?;
     let text = configuration(&joined, &string, arguments);
@@ -81,6 +83,16 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         role => format!("next: rootcast {role} {}", config.display()),
     });
     Ok(())
+}
+
+/// Whom this host's secrets are encrypted to: its key is made here, or was by a join that was cut off.
+fn recipient(identity: &Path) -> Result<String, Failure> {
+    std::fs::create_dir_all(identity).map_err(|error| Failure::io(identity, &error))?;
+    let recipient = match load_decryption_key(identity).map_err(AgentError::from)? {
+        Some(key) => key.recipient(),
+        None => make_decryption_key(identity).map_err(AgentError::from)?,
+    };
+    Ok(recipient.to_string())
 }
 
 fn read_join_string(file: Option<&Path>) -> Result<String, Failure> {

@@ -1,8 +1,9 @@
 //! `rootcast publish`
 
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, plain};
 use indicatif::ProgressBar;
+use rootcast_bundler::config::CONFIG_FILE;
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{Progress, PublishConfig, Publisher, Stage};
 use rootcast_replica::renewal::{ask_parents, is_past_half, renew};
@@ -44,12 +45,16 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     });
     bar.finish_and_clear();
     let published = published?;
+    let warnings: Vec<String> =
+        published.warnings.iter().map(|warning| plain(&format!("{CONFIG_FILE}:{warning}"))).collect();
     let ms = begun.elapsed().as_millis() as u64;
     output.value(&json!({
         "channel": published.channel.as_str(), "release": published.number, "commit": published.commit,
         "files_changed": published.files_changed, "edit_bytes": published.edit_bytes,
         "bundles": published.bundles, "overtaken": published.overtaken, "published": published.is_new, "ms": ms,
+        "warnings": warnings,
     }));
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if published.is_new {
         output.line(format!(
             "release {} of channel {}: {} files changed, edits of {}, {} ms",

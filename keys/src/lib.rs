@@ -10,14 +10,12 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signer as _, SigningKey};
 use rootcast::cose::{self, DocumentKind, PublicKey, SignatureError};
 use rootcast::id::PlatformId;
+use rootcast::limits::MAX_KEY_FILE;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
-
-/// A key file is at most this long, in bytes.
-const MAX_KEY_FILE: u64 = 16 * 1024;
 
 /// A secret key could not be made, read or used.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +42,48 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// It is not what the publisher derives the keys of secrets from.
+    #[error(
+        "{} is not 32 bytes in hexadecimal; remove it, and the next publication of each secret sends it anew",
+        path.display()
+    )]
+    MalformedSealing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system's random source failed.
     #[error("the system's random source failed: {0}")]
     Random(getrandom::Error),
     /// The public half is not usable.
     #[error(transparent)]
     Public(#[from] SignatureError),
+}
+
+/// Writes a new file of mode 0600, durably.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub fn write_private(path: &Path, text: &str) -> Result<(), KeyError> {
+    let failed = |source| KeyError::Io { path: path.to_owned(), source };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+/// Reads a small file that nobody but its owner may read.
+///
+/// # Errors
+/// [`KeyError`], which names the file.
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let failed = |source| KeyError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    }
+    // All of its room from the start: growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE as usize));
+    file.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
 }
 
 /// A secret Ed25519 key. Wiped from memory when dropped.
@@ -71,12 +105,9 @@ impl SecretKey {
     /// # Errors
     /// When the file exists or cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
-        let failed = |source| KeyError::Io { path: path.to_owned(), source };
         let malformed = |_| KeyError::Malformed { path: path.to_owned() };
         let pem = self.0.to_pkcs8_pem(LineEnding::LF).map_err(malformed)?;
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+        write_private(path, &pem)
     }
 
     /// Reads it, and refuses a file that others can read.
@@ -84,14 +115,7 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError`], which names the file.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-        let mut pem = Zeroizing::new(String::new());
-        file.take(MAX_KEY_FILE).read_to_string(&mut pem).map_err(failed)?;
+        let pem = read_private(path)?;
         let key = SigningKey::from_pkcs8_pem(&pem);
         Ok(Self(key.map_err(|_| KeyError::Malformed { path: path.to_owned() })?))
     }

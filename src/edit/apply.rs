@@ -42,7 +42,7 @@ impl Policy {
     fn check(&self, path: &ConfigPath, entry: &Entry) -> Result<(), EditError> {
         let reason = match entry {
             Entry::Symlink { .. } if !self.symlinks => "the grant allows no symbolic links",
-            Entry::File { content, .. } if content.size() > self.file_size => {
+            Entry::File { .. } | Entry::Secret { .. } if entry.size() > self.file_size => {
                 "is larger than the grant allows"
             }
             _ => return Ok(()),
@@ -191,16 +191,17 @@ where
         Operation::SetMode => {
             let (path, entry) = entries.get(placed.position)?.clone();
             let Entry::File { content, executable } = entry else {
-                return Err(EditError::Malformed("gives a link a mode"));
+                return Err(EditError::Malformed("gives what is no file a mode"));
             };
             (path, Some(Entry::File { content, executable: !executable }))
         }
         Operation::Copy { path, kind, from } => {
-            let (_, entry) = entries.get(*from)?;
-            let Entry::File { content, .. } = entry else {
-                return Err(EditError::Malformed("copies a link"));
+            let content = match entries.get(*from)?.1 {
+                Entry::File { content, .. } => content,
+                Entry::Secret { id, size } => Content::Blob { id, size },
+                Entry::Symlink { .. } => return Err(EditError::Malformed("copies a link")),
             };
-            (path.clone(), Some(file(*content, *kind)?))
+            (path.clone(), Some(file(content, *kind)?))
         }
         Operation::Replace { kind, body } => {
             let path = entries.get(placed.position)?.0.clone();
@@ -220,9 +221,13 @@ where
 }
 
 fn file(content: Content, kind: Kind) -> Result<Entry, EditError> {
-    match kind {
-        Kind::Symlink => Err(EditError::Malformed("makes a link of a file's content")),
-        Kind::Regular | Kind::Executable => Ok(Entry::File { content, executable: kind == Kind::Executable }),
+    match (kind, content) {
+        (Kind::Symlink, _) => Err(EditError::Malformed("makes a link of a file's content")),
+        (Kind::Secret, Content::Blob { id, size }) => Ok(Entry::Secret { id, size }),
+        (Kind::Secret, Content::Chunked { .. }) => Err(EditError::Malformed("makes a secret of chunks")),
+        (Kind::Regular | Kind::Executable, _) => {
+            Ok(Entry::File { content, executable: kind == Kind::Executable })
+        }
     }
 }
 
@@ -251,7 +256,9 @@ where
             let target = core::str::from_utf8(&target).map_err(|_| not_text)?;
             Ok(Entry::Symlink { target: LinkTarget::new(path, target)? })
         }
-        (Kind::Symlink, _) => Err(EditError::Malformed("makes a link of chunks or hunks")),
+        (Kind::Symlink | Kind::Secret, Body::Pieces(_) | Body::Patched(_)) => {
+            Err(EditError::Malformed("makes a link or secret of chunks or hunks"))
+        }
         (_, Body::Whole(size)) => {
             let id = write_blob(contents.take(*size)?, sink)?;
             file(Content::Blob { id, size: *size }, kind)

@@ -129,8 +129,9 @@ impl Platform {
     pub(super) fn agent(&self, name: &str, relay: &str, labels: &member::Labels) -> Result<Process, Failure> {
         let process = self.member(name, "agent")?;
         let identity = self.identity(Role::Agent, name, labels)?;
+        // Secrets have a place of their own: the usual one may be a real host's of the same name.
         let config = format!(
-            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nrelays = [{:?}]\nchannel = {:?}\n",
+            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nsecrets = \"secrets\"\nrelays = [{:?}]\nchannel = {:?}\n",
             identity.display().to_string(),
             relay,
             self.channel.as_str(),

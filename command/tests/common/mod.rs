@@ -87,12 +87,17 @@ impl Drop for Running {
 
 impl Running {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_logged(arguments, Stdio::null())
+    }
+
+    /// With its log, which is its standard error.
+    pub fn start_logged(arguments: &[&str], log: impl Into<Stdio>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rootcast"))
             .args(arguments)
             .arg("--json")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
