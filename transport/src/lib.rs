@@ -24,7 +24,7 @@ mod socket;
 mod tests;
 mod totals;
 mod tuning;
-mod varint;
+pub mod varint;
 
 pub use close::{CloseReason, Code};
 pub use connection::{Connection, Traffic};
