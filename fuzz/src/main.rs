@@ -2,7 +2,12 @@
 //! Built and started by `fuzz/run`.
 
 #![no_main]
-#![allow(clippy::disallowed_methods, clippy::panic, reason = "libFuzzer has the command line to itself")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::panic,
+    reason = "libFuzzer has the command line, and its macro a file"
+)]
 
 use libfuzzer_sys::fuzz_target;
 use rootcast_fuzz::{Run, target};
