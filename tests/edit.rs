@@ -207,7 +207,8 @@ fn threat_13_what_unpacks_is_bounded_by_what_was_signed() {
     for bytes in [0, 100, totals.bytes - 1] {
         let declared = Declared { root, totals: Totals { bytes, ..totals }, policy: Policy::ANY };
         let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
-        assert!(matches!(refused, Err(EditError::TooLarge { .. })), "{refused:?}");
+        // By its operations, before anything is unpacked; by what was unpacked it would be "bytes of files".
+        assert!(matches!(refused, Err(EditError::TooLarge { what: "bytes of content", .. })), "{refused:?}");
     }
     let declared = Declared { root, totals: Totals { files: 0, ..totals }, policy: Policy::ANY };
     let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
@@ -326,6 +327,24 @@ fn hunks_keep_and_drop_what_they_say_and_nothing_past_the_base() {
     }
     assert!(matches!(tried(&patch(&[(3, 0)])), Err(EditError::Malformed("a hunk that changes nothing"))));
     assert!(tried(&patch(&[])).is_err());
+}
+
+/// What an edit patches is counted before it is written, as what it brings is.
+#[test]
+fn e_13_threat_13_a_patched_file_over_what_was_signed_is_not_written() {
+    let (objects, root, _) = letters(&[("a", File::Regular(b"0123456789".into()))]);
+    for (bytes, is_written) in [(0, false), (8, false), (9, true)] {
+        let declared = Declared { root, totals: Totals { files: 1, bytes }, policy: Policy::ANY };
+        let mut sink = ObjectMap::new();
+        let refused = apply(&objects, root, &patch(&[(3, 1)]), &declared, &mut sink);
+        assert!(refused.is_err());
+        let too_large = Err(EditError::TooLarge { what: "bytes of files", given: 9, allowed: bytes });
+        assert_eq!(
+            (refused == too_large, !sink.is_empty()),
+            (!is_written, is_written),
+            "{bytes}: {refused:?}"
+        );
+    }
 }
 
 #[test]

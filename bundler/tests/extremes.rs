@@ -286,7 +286,7 @@ fn binary_files_travel_at_their_size() {
 }
 
 #[test]
-fn over_a_limit_nothing_is_signed_and_limit_and_value_are_named() {
+fn threat_28_over_a_limit_nothing_is_signed_and_limit_and_value_are_named() {
     let cases = [
         ("bytes = 5000", "bundle `base` has 6000 bytes, over limits.bytes = 5000"),
         ("files = 2", "bundle `base` has 3 files, over limits.files = 2"),

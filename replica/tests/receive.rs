@@ -260,7 +260,7 @@ async fn a_compact_head_for_another_release_does_not_fit() {
 }
 
 #[tokio::test]
-async fn an_update_cannot_plant_what_no_leaf_proves() {
+async fn tuf_extraneous_dependencies_an_update_cannot_plant_what_no_leaf_proves() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);
     let (child, parent) = (with_first(&drafts, 3), with_first(&drafts, 4));
@@ -338,7 +338,7 @@ async fn threat_06_a_later_release_is_taken_by_a_jump() {
 }
 
 #[tokio::test]
-async fn what_was_not_asked_for_or_left_out_is_refused() {
+async fn tuf_extraneous_dependencies_what_was_not_asked_for_or_left_out_is_refused() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);
     let parent = &publisher.replica;
@@ -366,7 +366,7 @@ async fn what_was_not_asked_for_or_left_out_is_refused() {
 }
 
 #[tokio::test]
-async fn a_parent_that_hides_the_plan_is_made_up_for_by_the_next() {
+async fn tuf_malicious_mirrors_a_parent_that_hides_the_plan_is_made_up_for_by_the_next() {
     let publisher = Publisher::new();
     history(&publisher);
     let (asked, child) = (named(&["base", "plan"]), replica());

@@ -28,7 +28,7 @@ mod tests;
 mod totals;
 mod tuning;
 mod unverified;
-mod varint;
+pub mod varint;
 
 pub use close::{CloseReason, Code};
 pub use connection::{Connection, Traffic};
