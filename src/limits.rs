@@ -165,6 +165,8 @@ pub const MAX_RECIPIENT: usize = 128;
 pub const MAX_JOINS: usize = 64;
 /// Requests that a relay passes on to its parents at once; more are turned away.
 pub const MAX_JOINS_FORWARDED: usize = 256;
+/// Requests that the origin works on at once; the rest wait in their streams.
+pub const MAX_JOINS_JUDGED: usize = 4;
 /// How long a joiner's connection may last, and how long a relay waits for a parent's answer.
 pub const JOIN_WAIT: Duration = Duration::from_secs(30);
 /// How far the time in a request may be from the origin's.

@@ -54,16 +54,21 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     };
     let directory = &arguments.directory;
     let (identity, config) = (directory.join("identity"), directory.join(config_file(string.role)));
-    // Before the token is used up.
+    // All that can be wrong here is found out before the token is used up.
     refuse_member(&identity)?;
     if config.exists() {
         let message = format!("{} is already there", config.display());
         return Err(Failure::new(Exit::Failure, message).next("move it away, or choose another --directory"));
     }
+    std::fs::create_dir_all(&identity).map_err(|error| Failure::io(&identity, &error))?;
     let recipient = if string.role == Role::Agent { recipient(&identity)? } else { String::new() };
     let joining = Joining { join: &string, name, recipient };
-    let joined = runtime.block_on(join(&joining, SystemTime::now()))?;
-    std::fs::create_dir_all(directory).map_err(|error| Failure::io(directory, &error))?;
+    let outcome = runtime.block_on(join(&joining, SystemTime::now()));
+    if outcome.is_err() {
+        // What we made is empty; what is not is not ours. A host's key stays for the next try.
+        let _ = std::fs::remove_dir(&identity).and_then(|()| std::fs::remove_dir(directory));
+    }
+    let joined = outcome?;
     let text = configuration(&joined, &string, arguments);
     write_new(&config, text.as_bytes(), PUBLIC).map_err(|error| Failure::io(&config, &error))?;
     joined.write(&identity)?;
@@ -87,7 +92,6 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
 
 /// Whom this host's secrets are encrypted to: its key is made here, or was by a join that was cut off.
 fn recipient(identity: &Path) -> Result<String, Failure> {
-    std::fs::create_dir_all(identity).map_err(|error| Failure::io(identity, &error))?;
     let recipient = match load_decryption_key(identity).map_err(AgentError::from)? {
         Some(key) => key.recipient(),
         None => make_decryption_key(identity).map_err(AgentError::from)?,

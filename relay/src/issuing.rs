@@ -8,7 +8,7 @@ use crate::authority::{
 use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SignatureAlgorithm,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
 };
 use rootcast::cose::PublicKey;
 use rootcast::id::PlatformId;
@@ -16,6 +16,7 @@ use rootcast::member::Role;
 use rootcast_replica::durable::{self, PRIVATE, PUBLIC};
 use rootcast_transport::{
     AUTHORITY_FILE, AuthorityCertificate, IDENTITY_FILE, Identity, OwnKey, PeerName, RELAY_SERVER_NAME,
+    TransportError,
 };
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -65,6 +66,7 @@ impl Issuing {
         refuse_existing(&[&key_path, &path])?;
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let mut params = issuing_params(authority.platform());
+        params.serial_number = Some(serial()?);
         let pem = authority.sign_issuing(&mut params, &key, ISSUING_VALIDITY, now)?;
         let key_pem = key.serialize_pem();
         durable::write_new(&key_path, key_pem.as_bytes(), PRIVATE).map_err(failed("writing", &key_path))?;
@@ -120,6 +122,7 @@ impl Issuing {
         }
         check_validity(valid, now, self.expires())?;
         let mut params = leaf_params(name)?;
+        params.serial_number = Some(serial()?);
         (params.not_before, params.not_after) = validity(now, valid)?;
         let (issuer, public) = (issuing_params(self.platform), key.to_bytes());
         let leaf = params.signed_by(&Subject(&public), &Issuer::from_params(&issuer, &self.key))?;
@@ -155,6 +158,17 @@ impl Issuing {
             .map_err(failed("writing", &path))?;
         Ok(identity)
     }
+}
+
+/// A serial number of its own for each certificate, also of one key (RFC 5280, section 4.1.2.2).
+fn serial() -> Result<SerialNumber, AuthorityError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|source| TransportError::Random { source })?;
+    if let Some(first) = bytes.first_mut() {
+        // Positive, and of one length.
+        *first = *first & 0x7f | 0x40;
+    }
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// What of the issuing certificate goes into each leaf: a function of the platform

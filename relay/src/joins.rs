@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 
 /// Who answers requests.
 pub(crate) enum Answers {
-    /// This origin.
-    Here(Arc<Membership>),
+    /// This origin; the room keeps requests from taking all threads that wait for the disk.
+    Here { membership: Arc<Membership>, room: Semaphore },
     /// The origin, by way of our parents.
     Parents(Box<Parents>),
     /// Nobody: an origin that was given no keys.
@@ -37,7 +37,8 @@ impl Answers {
     /// What becomes of a request.
     pub(crate) async fn answer(&self, request: Bytes) -> JoinAnswer {
         match self {
-            Self::Here(membership) => {
+            Self::Here { membership, room } => {
+                let Ok(_room) = room.acquire().await else { return JoinAnswer::Unavailable };
                 let membership = membership.clone();
                 let work = move || membership.answer(&request, SystemTime::now());
                 tokio::task::spawn_blocking(work).await.unwrap_or(JoinAnswer::Unavailable)

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use rootcast::denials::{Denials, VerifiedDenials};
 use rootcast::head::Freshness;
 use rootcast::join::JoinAnswer;
-use rootcast::limits::{DENIED_LOOK, MAX_CHILDREN, MAX_JOINS, MAX_JOINS_FORWARDED, SHUTDOWN_WAIT};
+use rootcast::limits::{
+    DENIED_LOOK, MAX_CHILDREN, MAX_JOINS, MAX_JOINS_FORWARDED, MAX_JOINS_JUDGED, SHUTDOWN_WAIT,
+};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
 use rootcast_replica::durable::{self, PUBLIC};
@@ -231,7 +233,7 @@ async fn renew_itself(membership: &Membership, own: Identity) -> Result<JoinAnsw
 
 fn answers(config: &RelayConfig, endpoint: &Endpoint, membership: Option<Arc<Membership>>) -> Answers {
     match membership {
-        Some(membership) => Answers::Here(membership),
+        Some(membership) => Answers::Here { membership, room: Semaphore::new(MAX_JOINS_JUDGED) },
         None if config.parents.is_empty() => Answers::Nobody,
         None => Answers::Parents(Box::new(Parents {
             endpoint: endpoint.clone(),
