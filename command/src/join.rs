@@ -7,7 +7,9 @@ use rootcast::join::JoinString;
 use rootcast::limits::MAX_JOIN_STRING;
 use rootcast::member::Role;
 use rootcast::path::MemberName;
-use rootcast_agent::{AgentError, load_decryption_key, make_decryption_key};
+use rootcast_agent::{
+    AgentError, DECRYPTION_KEY_FILE, RECIPIENT_FILE, load_decryption_key, make_decryption_key,
+};
 use rootcast_bundler::{PUBLISHER_KEY_FILE, PublishConfig};
 use rootcast_replica::durable::{PUBLIC, write_new};
 use rootcast_replica::joining::{Joined, Joining, join, refuse_member};
@@ -65,7 +67,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let joining = Joining { join: &string, name, recipient };
     let outcome = runtime.block_on(join(&joining, SystemTime::now()));
     if outcome.is_err() {
-        // What we made is empty; what is not is not ours. A host's key stays for the next try.
+        // The key was for this try; a directory that is not empty then is not ours.
+        for file in [DECRYPTION_KEY_FILE, RECIPIENT_FILE] {
+            let _ = std::fs::remove_file(identity.join(file));
+        }
         let _ = std::fs::remove_dir(&identity).and_then(|()| std::fs::remove_dir(directory));
     }
     let joined = outcome?;
@@ -90,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     Ok(())
 }
 
-/// Whom this host's secrets are encrypted to: its key is made here, or was by a join that was cut off.
+/// Whom this host's secrets are encrypted to: its key is made here, or was by a join that was killed.
 fn recipient(identity: &Path) -> Result<String, Failure> {
     let recipient = match load_decryption_key(identity).map_err(AgentError::from)? {
         Some(key) => key.recipient(),

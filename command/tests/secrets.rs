@@ -25,9 +25,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let deployment = Deployment::new("main");
-        let (told, _) = run(0, &["init", &deployment.path("platform"), "--identity", "agent:web-2"]);
-        let recipient = told[0]["recipients"][0].as_str().unwrap().to_owned();
+        let (deployment, told) = Deployment::with("main", &["agent:web-2"]);
+        let recipient = told["recipients"][2].as_str().unwrap().to_owned();
         let identities = Path::new(&deployment.path("platform")).join("identities");
         let said =
             |host: &str| fs::read_to_string(identities.join(format!("agent-{host}/secrets.pub"))).unwrap();

@@ -20,7 +20,7 @@ pub(crate) fn node(input: &[u8]) {
             assert!(entries.is_sorted_by(|(a, _), (b, _)| a < b), "T-6: out of order");
             for (path, entry) in entries {
                 entry.check_at(&path).expect("T-3: no link leaves the bundle");
-                assert!(matches!(entry, Entry::File { .. } | Entry::Symlink { .. }));
+                assert!(matches!(entry, Entry::File { .. } | Entry::Secret { .. } | Entry::Symlink { .. }));
             }
         }
         Node::Inner { level, refs } => {

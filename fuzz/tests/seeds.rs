@@ -232,6 +232,7 @@ fn trust_messages(seeds: &mut Seeds) {
     seeds.message("opening", "trust", &Opening::Trust(1));
     seeds.message("opening", "apply-trust", &Opening::ApplyTrust(document.clone()));
     seeds.message("trust-answer", "one", &TrustAnswer(vec![document.clone()]));
+    seeds.message("trust-answer", "none", &TrustAnswer(Vec::new()));
     seeds.message("news", "trust", &News::Trust(2));
     seeds.message("news", "head", &News::Head(vector("head.cose").into()));
     seeds.message("news", "denials", &News::Denials(document.clone()));
@@ -241,12 +242,21 @@ fn trust_messages(seeds: &mut Seeds) {
         "one",
         &PublicDocuments { trust: vec![document], authority: authority.clone() },
     );
+    let none = PublicDocuments { trust: Vec::new(), authority: authority.clone() };
+    seeds.message("public-documents", "none", &none);
     seeds.message("join-answer", "issued", &JoinAnswer::Issued(vec![authority.clone(), authority]));
     seeds.message("join-answer", "refused", &JoinAnswer::Refused);
     let denied = |name: &str| Denied { role: Role::Agent, name: MemberName::new(name).unwrap() };
     let denials =
         Denials { sequence: 3, issued: 1_800_000_000, denied: vec![denied("web-1"), denied("web-2")] };
     seeds.add("denials", "payload", denials.encode());
+    let unsigned = cose::assemble(
+        DocumentKind::Denials,
+        PublicKey::id(&GOLDEN.trust.trust().heads.keys[0]),
+        &denials.encode(),
+        &[1; 64],
+    );
+    seeds.add("denials", "not signed", unsigned);
     for (name, text) in
         [("two", "region=eu&role=web"), ("order", "role=web&region=eu"), ("host", "host=web-1")]
     {
@@ -264,6 +274,7 @@ fn trust_messages(seeds: &mut Seeds) {
         uses: 1,
     };
     seeds.add("join-string", "whole", string.to_text());
+    seeds.add("join-string", "cut off", &string.to_text()[..90]);
     let own = SigningKey::from_bytes(&[9; 32]);
     let key = PublicKey::from_bytes(&own.verifying_key().to_bytes()).unwrap();
     let request = Request {
@@ -276,6 +287,7 @@ fn trust_messages(seeds: &mut Seeds) {
     let (kind, payload) = (DocumentKind::Join, request.encode());
     let message = cose::to_be_signed(kind, GOLDEN.trust.trust().platform, key.id(), &payload);
     let signature = own.sign(&message).to_bytes();
+    seeds.add("join-request", "payload", payload.clone());
     seeds.add("join-request", "renewal", cose::assemble(kind, key.id(), &payload, &signature));
 }
 

@@ -208,7 +208,7 @@ async fn a_release_is_durable_before_a_child_or_the_publisher_hears_of_it() {
     // The first bytes of an update already find it on the disk.
     let watching = origin.connect(&platform.client(Role::Relay, "watcher")).await;
     let _control = subscribe(&watching).await;
-    let followers = [platform.client(Role::Relay, "one"), platform.client(Role::Agent, "two")]
+    let followers = [platform.client(Role::Relay, "one"), platform.client(Role::Relay, "two")]
         .map(|endpoint| Following::start(&endpoint, replica(), &[origin.address], Interest::All));
     let mut random = Numbers::new(5);
     for number in 1..=5 {

@@ -3,7 +3,7 @@
 use crate::error::BenchError;
 use rootcast::id::PlatformId;
 use rootcast::path::ChannelName;
-use rootcast_bundler::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE};
+use rootcast_bundler::{Founding, PUBLISHER_KEY_FILE};
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
@@ -40,7 +40,7 @@ impl Platform {
         let (platform, now) = (PlatformId::from_bytes(id), SystemTime::now());
         let authority = Authority::create(&directory.join("authority"), platform, now)?;
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let issuing = Issuing::create(&authority, &directory.join("authority"), now)?;
+        let issuing = Issuing::create(&authority, &keys, now)?;
         let founding = Founding {
             platform,
             authority: authority.hash(),
@@ -90,8 +90,8 @@ impl Platform {
             self.channel.as_str(),
         );
         if parent.is_none() {
-            let key = self.directory.join("keys").join(HEAD_KEY_FILE);
-            config.push_str(&format!("head_key = {:?}\n", key.display().to_string()));
+            let keys = self.directory.join("keys");
+            config.push_str(&format!("keys = {:?}\n", keys.display().to_string()));
         }
         self.home(name, &config)
     }

@@ -229,16 +229,21 @@ pub struct Deployment {
 impl Deployment {
     /// With identities for relays `origin` and `eu`, agent `web-1` and a publisher.
     pub fn new(channel: &str) -> Self {
+        Self::with(channel, &[]).0
+    }
+
+    /// With these identities more; and what `init` said.
+    pub fn with(channel: &str, more: &[&str]) -> (Self, Value) {
         let made = Self { home: tempfile::tempdir().unwrap(), channel: channel.to_owned() };
         let platform = made.path("platform");
-        let identities =
-            ["relay:eu", "agent:web-1,region=eu,role=web"].map(|name| ["--identity", name]).concat();
-        run(
-            0,
-            &[&["init", &platform, "--address", "localhost:7400", "--grant", channel], &identities[..]]
-                .concat(),
-        );
-        made
+        let identities = [&["relay:eu", "agent:web-1,region=eu,role=web"], more]
+            .concat()
+            .into_iter()
+            .flat_map(|name| ["--identity", name]);
+        let init = ["init", &platform, "--address", "localhost:7400", "--grant", channel];
+        let (told, _) = run(0, &init.into_iter().chain(identities).collect::<Vec<_>>());
+        let said = told[0].clone();
+        (made, said)
     }
 
     pub fn path(&self, name: &str) -> String {

@@ -144,9 +144,10 @@ impl Scene {
 
     /// Starts a relay, and gives it with its address. State in `state-NAME`.
     pub fn relay(&self, name: &str, parents: &[&str]) -> (Daemon, String) {
+        let keys = if parents.is_empty() { "keys = 'platform/origin/keys'\n" } else { "" };
         let text = format!(
             "listen = '127.0.0.1:0'\nidentity = '{}'\nstate = 'state-{name}'\n\
-             channels = ['prod']\nparents = {parents:?}\n",
+             channels = ['prod']\nparents = {parents:?}\n{keys}",
             self.relay_identity(name)
         );
         let daemon = self.daemon("relay", &format!("{name}.toml"), &text);

@@ -66,6 +66,14 @@ impl House {
         self.trust.hash()
     }
 
+    /// A member by hand with labels.
+    pub fn labelled(&self, role: Role, name: &str, labels: &[&str]) -> Identity {
+        let directory = self.path(name);
+        let labels = Labels::from_pairs(labels.iter().copied()).unwrap();
+        let peer = PeerName::new(PLATFORM, role, name).unwrap().with_labels(labels);
+        self.issuing.issue(&peer, DAY, SystemTime::now(), &directory).unwrap()
+    }
+
     /// A member by hand, certified from `begun` for `valid`.
     pub fn issue(&self, role: Role, name: &str, valid: Duration, begun: SystemTime) -> Identity {
         let directory = self.path(name);
@@ -147,6 +155,19 @@ impl House {
 pub struct Running {
     pub address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends it, and waits until nothing of it runs any more.
+    pub async fn end(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// A parent that nobody is.
+    pub fn nowhere() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 9).into(), task: tokio::spawn(async {}) }
+    }
 }
 
 impl Drop for Running {
