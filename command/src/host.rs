@@ -91,7 +91,7 @@ fn list(config: &Path, output: &Output) -> Result<(), Failure> {
         .map(|member| {
             json!({
                 "role": member.role.as_str(), "name": member.name.as_str(), "labels": member.labels.to_string(),
-                "key": member.key.id().to_string(), "expires": member.expires, "denied": is_denied(member),
+                "key": member.key.id().to_string(), "recipient": member.recipient, "expires": member.expires, "denied": is_denied(member),
             })
         })
         .collect();
@@ -107,6 +107,9 @@ fn list(config: &Path, output: &Output) -> Result<(), Failure> {
             utc(member.expires),
             member.labels,
         ));
+        if !member.recipient.is_empty() {
+            output.line(format!("{:<10} {}", "", member.recipient));
+        }
     }
     for gone in
         denied.iter().filter(|gone| !members.iter().any(|m| m.role == gone.role && m.name == gone.name))
