@@ -63,6 +63,17 @@ pub const SOURCE_ENTRIES_PER_FILE: u64 = 16;
 /// Most refused files that one error about a source names; the rest are counted.
 pub const MAX_REFUSALS_NAMED: usize = 20;
 
+/// Largest secret, in bytes before it is encrypted.
+pub const MAX_SECRET: u64 = 512 * KIB;
+/// Most recipients of one secret; settings have no room for more keys.
+pub const MAX_SECRET_RECIPIENTS: usize = 4096;
+/// Most patterns of paths that settings may give for secrets.
+pub const MAX_SECRET_PATTERNS: usize = 1024;
+/// Most bytes of one host's secrets, encrypted: what they may take of its memory in a generation.
+pub const MAX_HOST_SECRETS: u64 = 64 * MIB;
+/// Largest file of a decryption key.
+pub const MAX_KEY_FILE: u64 = 4 * KIB;
+
 /// Largest edit, as encoded.
 pub const MAX_EDIT: u64 = 512 * MIB;
 /// Content that one zstd frame of an edit may hold, which bounds what both ends keep in memory.
