@@ -173,7 +173,6 @@ impl<'a> Bench<'a> {
             source,
             settings: &settings,
             replica: self.replica,
-            signer: &self.signer,
             issued: 1,
             last: None,
             allow_empty: false,
@@ -181,7 +180,7 @@ impl<'a> Bench<'a> {
         };
         let compiled = making.compile()?;
         let compiling = milliseconds(begun.elapsed());
-        let (signed, signing) = timed(|| making.sign(&compiled))?;
+        let (signed, signing) = timed(|| making.sign(&compiled, &self.signer))?;
         Ok((signed, compiling, signing))
     }
 
