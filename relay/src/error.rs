@@ -1,5 +1,6 @@
 //! What stops a relay.
 
+use crate::audit::AuditError;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
@@ -17,6 +18,9 @@ pub enum RelayError {
     /// Its store is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit record is not usable.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The online key is not usable.
     #[error(transparent)]
     Key(#[from] rootcast_keys::KeyError),

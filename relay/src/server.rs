@@ -1,5 +1,6 @@
 //! The daemon: opens the stores, follows the parents, serves the children.
 
+use crate::audit::{Audit, Event, ORIGIN};
 use crate::child;
 use crate::heads::HeadSigner;
 use crate::status::Statuses;
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) publishing: Mutex<()>,
+    /// The origin's record of what it was asked and did; no other relay has one.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// Constant: a relay wants all bundles of its channels.
     interest: watch::Sender<Interest>,
     pub(crate) events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
@@ -90,6 +93,7 @@ pub async fn run(
             Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
         replicas.insert(channel.clone(), Arc::new(replica));
     }
+    let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = Endpoint::listen(&member.identity, config.listen)?;
     let shared = Arc::new(Shared {
         name: member.identity.name().name().to_owned(),
@@ -98,6 +102,7 @@ pub async fn run(
         replicas,
         statuses: Arc::default(),
         publishing: Mutex::new(()),
+        audit,
         interest: watch::Sender::new(Interest::All),
         events,
     });
@@ -109,7 +114,7 @@ pub async fn run(
     if shared.is_origin {
         if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
             for replica in shared.replicas.values() {
-                tasks.spawn(signer.clone().sign_all(replica.clone()));
+                tasks.spawn(signer.clone().sign_all(replica.clone(), shared.audit.clone()));
             }
         }
     } else {
@@ -131,6 +136,15 @@ pub async fn run(
         tracing::debug!("some children did not hear of it");
     }
     Ok(())
+}
+
+/// The origin's record, with its start in it.
+fn audit(config: &RelayConfig, member: &Member) -> Result<Audit, RelayError> {
+    let audit = Audit::open(&config.state)?;
+    let trust = member.trust.newest();
+    audit.record(ORIGIN, &Event::Start(trust.trust().version, trust.hash().to_string()));
+    tracing::info!(newest = %audit.newest(), "the audit record; note this hash elsewhere");
+    Ok(audit)
 }
 
 /// What it takes to follow the parents in one channel. A relay carries all its bundles.
