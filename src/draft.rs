@@ -59,7 +59,9 @@ pub enum DraftError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// It builds on an older version than the newest that is known.
-    #[error("the proposal is for version {version}, and version {known} is in force already; propose it anew")]
+    #[error(
+        "the proposal is for version {version}, and version {known} is in force already; propose it anew"
+    )]
     Behind {
         /// The version proposed.
         version: u64,
@@ -124,7 +126,12 @@ encode_as_array!(ReleaseDraft { kind, platform, payload, leaves, edits, signatur
 
 impl ReleaseDraft {
     /// A draft that nobody has signed.
-    pub fn new(platform: PlatformId, payload: Bytes, leaves: Vec<BundleLeaf>, edits: Vec<Option<Bytes>>) -> Self {
+    pub fn new(
+        platform: PlatformId,
+        payload: Bytes,
+        leaves: Vec<BundleLeaf>,
+        edits: Vec<Option<Bytes>>,
+    ) -> Self {
         Self { kind: RELEASE_DRAFT.into(), platform, payload, leaves, edits, signatures: Vec::new() }
     }
 
@@ -136,8 +143,8 @@ impl ReleaseDraft {
     /// Reads a file, and checks that the leaves are those of the payload.
     pub fn decode(bytes: &[u8]) -> Result<Self, DraftError> {
         let wanted = "an unsigned release";
-        let draft: Self = codec::decode(bytes, MAX_RELEASE_DRAFT)
-            .map_err(|source| DraftError::Codec { wanted, source })?;
+        let draft: Self =
+            codec::decode(bytes, MAX_RELEASE_DRAFT).map_err(|source| DraftError::Codec { wanted, source })?;
         if draft.kind != RELEASE_DRAFT {
             return Err(DraftError::Kind(wanted));
         }

@@ -255,8 +255,16 @@ fn in_short(grant: &Grant) -> String {
 /// two versions without a difference say the same (specs/documents.md, D-46).
 pub fn differences(base: &Trust, next: &Trust) -> Vec<Difference> {
     // A field that is added to the format does not compile until it is told here.
-    let Trust { platform: _, version: _, issued: _, expires: _, roots: _, grants: _, heads: _, authorities: _ } =
-        base;
+    let Trust {
+        platform: _,
+        version: _,
+        issued: _,
+        expires: _,
+        roots: _,
+        grants: _,
+        heads: _,
+        authorities: _,
+    } = base;
     let mut found = Differences(Vec::new());
     found.value("platform".into(), base.platform, next.platform);
     found.keys("root keys", &base.roots, &next.roots);

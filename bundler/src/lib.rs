@@ -10,6 +10,6 @@ mod publisher;
 pub mod source;
 
 pub use compile::{CompileError, Compiled, LastPublished, Making, Progress, Signed, Stage, Unsigned};
-pub use offline::{draft_edits, files_of};
 pub use founding::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
+pub use offline::{draft_edits, files_of};
 pub use publisher::{PublishConfig, PublishError, Published, Publisher};

@@ -1,6 +1,6 @@
 //! `rootcast inspect`
 
-mod document;
+pub(crate) mod document;
 pub(crate) mod place;
 mod store;
 
@@ -97,7 +97,7 @@ fn signatures_outcome(signatures: &Signatures, what: &str) -> Result<(), Failure
 }
 
 /// A time in seconds since 1970, for people.
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let time =
         i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
     match time {
@@ -108,6 +108,6 @@ fn utc(seconds: u64) -> String {
     }
 }
 
-fn commit(hex: &str) -> &str {
+pub(crate) fn commit(hex: &str) -> &str {
     if hex.is_empty() { "none (a plain directory)" } else { hex }
 }

@@ -1,7 +1,6 @@
 //! What is wrong with a key file, and what to do about it.
 
 use rootcast::cose::SignatureError;
-use rootcast::limits::MAX_PASSPHRASE;
 use rootcast_age::AgeError;
 use std::io;
 use std::path::PathBuf;
@@ -57,7 +56,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The passphrase itself cannot be taken.
-    #[error("the passphrase for {} is not usable: {reason}; it has 1 to {MAX_PASSPHRASE} bytes", path.display())]
+    #[error("the passphrase for {} is not usable: {reason}", path.display())]
     Passphrase {
         /// The key file.
         path: PathBuf,

@@ -37,9 +37,9 @@ fn given(path: &Path, source: &dyn Passphrase, new: bool) -> Result<Zeroizing<St
     let refused = |reason| Err(KeyError::Passphrase { path: path.to_owned(), reason });
     let passphrase = source.passphrase(path, new)?;
     match passphrase.len() as u64 {
-        0 => refused("it is empty"),
+        0 => refused("it is empty; give one of at least a few words"),
         1..=MAX_PASSPHRASE => Ok(passphrase),
-        _ => refused("it is too long"),
+        _ => refused("it is longer than 4096 bytes"),
     }
 }
 
@@ -69,8 +69,7 @@ fn public_path(path: &Path) -> PathBuf {
 /// Writes a new file that only its owner can read, durably.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
     let failed = failed(path);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(&failed)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(&failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(&failed)
 }
 

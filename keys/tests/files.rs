@@ -35,7 +35,11 @@ fn d_37_an_encrypted_key_opens_with_its_passphrase_alone() {
     assert!(matches!(SecretKey::open(&path, &Says("")), Err(KeyError::Passphrase { .. })));
     assert!(matches!(SecretKey::load(&path), Err(KeyError::Encrypted { .. })), "a daemon asks nobody");
     assert!(matches!(key.save(&path), Err(KeyError::Io { .. })), "no key is ever overwritten");
-    assert_eq!(public_key(&path, &NoPassphrase).unwrap(), key.public().unwrap(), "shown without a passphrase");
+    assert_eq!(
+        public_key(&path, &NoPassphrase).unwrap(),
+        key.public().unwrap(),
+        "shown without a passphrase"
+    );
 }
 
 #[test]
@@ -79,7 +83,8 @@ fn d_39_a_key_of_openssl_is_read_and_signs() {
     let public = key.public().unwrap();
     assert_eq!(public.to_string(), "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1");
     assert_eq!(public.to_string().parse(), Ok(public.clone()));
-    let again = SecretKey::from_pem(Path::new("again"), key.to_pem(Path::new("x")).unwrap().as_bytes()).unwrap();
+    let again =
+        SecretKey::from_pem(Path::new("again"), key.to_pem(Path::new("x")).unwrap().as_bytes()).unwrap();
     assert!(same(&again, &key));
     let platform = PlatformId::from_bytes([3; 16]);
     let document = key.sign(DocumentKind::Release, platform, b"payload").unwrap();

@@ -146,8 +146,7 @@ fn plain(text: &str) -> String {
     let mut safe = String::new();
     for character in text.chars() {
         let is_plain = character.is_ascii_graphic() || character == ' ';
-        let escaped =
-            if is_plain { character.to_string() } else { character.escape_default().to_string() };
+        let escaped = if is_plain { character.to_string() } else { character.escape_default().to_string() };
         if safe.len() + escaped.len() > MAX_AUDIT_TEXT {
             break;
         }
