@@ -7,7 +7,7 @@
 use crate::codec::{self, CodecError};
 use crate::cose::{self, DocumentKind, KeySet, PublicKey, SignatureError};
 use crate::encode_as_array;
-use crate::id::{EditHash, KeyId, PlatformId, ReleaseHash};
+use crate::id::{KeyId, PlatformId, ReleaseHash};
 use crate::limits::{MAX_PROPOSAL, MAX_RELEASE_DRAFT, MAX_SIGNATURES};
 use crate::merkle;
 use crate::release::{BundleLeaf, Release};
@@ -171,13 +171,6 @@ impl ReleaseDraft {
     /// The hash that the release will have, whoever signs it.
     pub fn hash(&self) -> ReleaseHash {
         ReleaseHash::of(&self.payload)
-    }
-
-    /// Whether an edit follows a leaf of the release before, and leads to the leaf that is signed.
-    /// Without that leaf nothing can be told of it (specs/documents.md, D-41).
-    pub fn edit_is_signed(before: Option<&BundleLeaf>, leaf: &BundleLeaf, edit: &[u8]) -> bool {
-        let chain = before.map_or(crate::id::Chain::START, |leaf| leaf.chain);
-        chain.next(&EditHash::of(edit)) == leaf.chain
     }
 
     /// Who has signed, all of whom must be granted the channel; and how many must.

@@ -68,7 +68,7 @@ struct Silent<'t> {
 impl Drop for Silent<'_> {
     fn drop(&mut self) {
         // Nothing more can be done where this fails; the shell restores its own.
-        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+        let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
     }
 }
 
@@ -81,7 +81,7 @@ fn ask(path: &Path, what: &str) -> Result<Zeroizing<String>, KeyError> {
     let before = tcgetattr(&terminal).map_err(|error| failed(error.into()))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|error| failed(error.into()))?;
+    tcsetattr(&terminal, OptionalActions::Now, &silent).map_err(|error| failed(error.into()))?;
     let typed = {
         let mut restored = Silent { terminal: &terminal, before };
         // A terminal gives a line at a time, so one read is one answer.
