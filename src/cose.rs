@@ -11,6 +11,7 @@ use crate::id::{KeyId, PlatformId};
 use crate::limits::{MAX_DOCUMENT, MAX_KEYS, MAX_SIGNATURES};
 use bytes::Bytes;
 use core::fmt;
+use core::str::FromStr;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +111,23 @@ impl PublicKey {
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PublicKey({})", self.id())
+    }
+}
+
+/// The one form of a public key as text: 64 hexadecimal digits (specs/documents.md, D-38).
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0.as_bytes()))
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = SignatureError;
+    fn from_str(text: &str) -> Result<Self, SignatureError> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| SignatureError::KeySet("a public key is 64 hexadecimal digits"))?;
+        Self::from_bytes(&bytes)
     }
 }
 

@@ -34,6 +34,8 @@ pub mod context {
     pub const JOIN_STRING: &str = "rootcast 2026 join string";
     /// The certificate authority's certificate.
     pub const CERTIFICATE_AUTHORITY: &str = "rootcast 2026 certificate authority";
+    /// A record of the origin's audit.
+    pub const AUDIT: &str = "rootcast 2026 audit";
 }
 
 /// Hashes the concatenation of `parts` under a `derive_key` context.
@@ -151,6 +153,10 @@ fixed_bytes!(
     AuthorityHash, 32, "a certificate authority hash"
 );
 fixed_bytes!(
+    /// A record of the origin's audit, and all before it.
+    AuditHash, 32, "an audit hash"
+);
+fixed_bytes!(
     /// A platform: random, made once by `rootcast init`.
     PlatformId, 16, "a platform id"
 );
@@ -208,6 +214,15 @@ impl AuthorityHash {
     /// The hash of this DER certificate.
     pub fn of(der: &[u8]) -> Self {
         Self(derive(context::CERTIFICATE_AUTHORITY, &[der]))
+    }
+}
+impl AuditHash {
+    /// What the first record follows.
+    pub const START: Self = Self([0; 32]);
+
+    /// The hash of the record after this one (specs/audit.md, AU-3).
+    pub fn next(&self, record: &[u8]) -> Self {
+        Self(derive(context::AUDIT, &[&self.0, record]))
     }
 }
 impl KeyId {

@@ -97,6 +97,26 @@ pub const MAX_NESTING: usize = 8;
 pub const MAX_DOCUMENT: u64 = 64 * KIB;
 /// Longest commit id, in bytes: SHA-256.
 pub const MAX_COMMIT: usize = 32;
+/// Work factor of scrypt, as a power of two, for key files that are written: half a second and 128 MiB.
+pub const KEY_WORK_FACTOR: u8 = 17;
+/// Highest work factor that is tried when a file is read: a second or two, and 256 MiB. A hostile file costs no more.
+pub const KEY_WORK_FACTOR_MOST: u8 = 18;
+/// Longest passphrase, in bytes.
+pub const MAX_PASSPHRASE: u64 = 4 * KIB;
+/// Most files of a directory that is searched for keys.
+pub const MAX_KEY_FILES: usize = 1024;
+/// Largest release before it is signed by all, in a file: its leaves and edits, and what wraps them.
+pub const MAX_RELEASE_DRAFT: u64 = MAX_EDIT + MAX_RECORD;
+/// Largest proposal of a version of trust: the versions since the first, the new one, and what wraps them.
+pub const MAX_PROPOSAL: u64 = 16 * MIB;
+/// Longest line of the origin's audit record, its end included.
+pub const MAX_AUDIT_LINE: u64 = 16 * KIB;
+/// Longest text of one field of an audit record, in bytes; a longer one is cut.
+pub const MAX_AUDIT_TEXT: usize = 1024;
+/// Most refusals that the audit record takes in [`AUDIT_WINDOW`]; more are counted.
+pub const MAX_AUDIT_REFUSALS: u64 = 60;
+/// The time in which refusals are counted.
+pub const AUDIT_WINDOW: Duration = Duration::from_secs(60);
 /// Most signatures over one document.
 pub const MAX_SIGNATURES: usize = 16;
 /// Most keys that one role or grant names.
@@ -327,5 +347,7 @@ const _: () = {
     // A use of a token is a name, a key and their heads.
     assert!(MAX_TOKEN_USES * (MAX_NAME as u64 + 40) + 8 * KIB <= MAX_MEMBER_FILE);
     assert!(RETAINED_RELEASES <= LOGGED_RELEASES);
+    assert!(KEY_WORK_FACTOR <= KEY_WORK_FACTOR_MOST);
+    assert!(MAX_AUDIT_TEXT as u64 * 12 + 1024 <= MAX_AUDIT_LINE, "an event with its fields fits a line");
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };

@@ -56,7 +56,8 @@ pub struct Grant {
 encode_as_array!(Grant { prefix, epoch, publishers, limits, symlinks });
 
 impl Grant {
-    fn overlaps(&self, other: &Self) -> bool {
+    /// Whether a channel could be under both.
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.prefix.is_under(&other.prefix) || other.prefix.is_under(&self.prefix)
     }
 }
@@ -135,7 +136,8 @@ impl Trust {
         codec::encode(self)
     }
 
-    fn decode(payload: &[u8]) -> Result<Self, TrustError> {
+    /// Reads a payload that nobody need have signed, and checks what the fields alone can show.
+    pub fn decode(payload: &[u8]) -> Result<Self, TrustError> {
         let trust: Self = codec::decode(payload, MAX_DOCUMENT)?;
         trust.check()?;
         Ok(trust)

@@ -1,13 +1,19 @@
 //! What is wrong with a file, a recipient or a key. None of it repeats secret bytes.
 
-use rootcast::limits::MAX_SECRET_RECIPIENTS;
+use rootcast::limits::{KEY_WORK_FACTOR_MOST, MAX_SECRET_RECIPIENTS};
 
 /// Why something could not be encrypted, decrypted or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AgeError {
-    /// It does not begin as an age file of version 1 for X25519 recipients.
-    #[error("is no age file for X25519 recipients: {0}")]
+    /// It does not begin as an age file of version 1 that is understood.
+    #[error("is no age file that is understood: {0}")]
     Header(&'static str),
+    /// A passphrase that would cost more work than a file may ask for.
+    #[error("asks for a work factor of 2^{work}, and at most 2^{KEY_WORK_FACTOR_MOST} is done")]
+    WorkFactor {
+        /// The power of two.
+        work: u64,
+    },
     /// The header was changed after it was made.
     #[error("has a header that is not as it was encrypted; publish it anew")]
     Changed,

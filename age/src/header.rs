@@ -9,9 +9,10 @@ use rootcast::limits::MAX_SECRET_RECIPIENTS;
 
 /// The type of the stanzas that are understood.
 pub(crate) const X25519: &str = "X25519";
-/// The type of stanza that stands for a passphrase, which no host has.
-const PASSPHRASE: &str = "scrypt";
-const VERSION: &str = "age-encryption.org/v1\n";
+/// The type of the stanza that stands for a passphrase.
+pub(crate) const PASSPHRASE: &str = "scrypt";
+/// The first line of every age file.
+pub const VERSION: &str = "age-encryption.org/v1\n";
 const STANZA: &str = "-> ";
 const END: &str = "---";
 /// Characters of a full line of a stanza's body.
@@ -33,6 +34,13 @@ pub(crate) struct Stanza {
     pub(crate) body: Vec<u8>,
 }
 
+impl Stanza {
+    /// Whether a passphrase opens it.
+    pub(crate) fn is_passphrase(&self) -> bool {
+        self.arguments.first().is_some_and(|kind| kind == PASSPHRASE)
+    }
+}
+
 /// A header that was read, and not authenticated yet.
 pub(crate) struct Header<'f> {
     pub(crate) stanzas: Vec<Stanza>,
@@ -52,7 +60,7 @@ pub(crate) fn encode(stanzas: &[Stanza], file_key: &FileKey) -> Result<Vec<u8>, 
         let body = STANDARD_NO_PAD.encode(&stanza.body);
         text.push_str(STANZA);
         text.push_str(&stanza.arguments.join(" "));
-        // The body of an X25519 stanza is shorter than a full line, so it is one line.
+        // The body of either kind of stanza is shorter than a full line, so it is one line.
         text.push('\n');
         text.push_str(&body);
         text.push('\n');
@@ -124,8 +132,9 @@ impl<'f> Header<'f> {
             }
             let line = line.strip_prefix(STANZA).ok_or(AgeError::Header("a stanza that begins otherwise"))?;
             let stanza = Stanza { arguments: arguments(line)?, body: body(&mut rest)? };
-            if stanza.arguments.first().is_some_and(|kind| kind == PASSPHRASE) {
-                return Err(AgeError::Header("it is encrypted to a passphrase"));
+            // Who knows a passphrase could else open what is meant for others, too.
+            if !stanzas.is_empty() && (stanza.is_passphrase() || stanzas.iter().any(Stanza::is_passphrase)) {
+                return Err(AgeError::Header("it has several recipients, and a passphrase stands alone"));
             }
             if stanzas.len() == MAX_SECRET_RECIPIENTS {
                 return Err(AgeError::Header("it has too many recipients"));

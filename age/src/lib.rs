@@ -1,8 +1,8 @@
-//! The age file format, version 1, for X25519 recipients and nothing else:
-//! what the content of a secret is (specs/tree.md, T-11).
+//! The age file format, version 1, for X25519 recipients (what the content of
+//! a secret is: specs/tree.md, T-11) and for passphrases (what a key file can be).
 //!
 //! A pure format: no I/O, and randomness is an argument. The primitives are
-//! ring's and curve25519-dalek's; why the format itself is here and not a
+//! ring's, curve25519-dalek's and scrypt's; why the format itself is here and not a
 //! crate is in `docs/decisions/0009-age.md`. Checked against the age
 //! project's own vectors in `testdata/age`.
 
@@ -10,11 +10,14 @@ mod bech32;
 mod error;
 mod header;
 mod keys;
+mod passphrase;
 mod payload;
 mod primitives;
 
 pub use error::AgeError;
+pub use header::VERSION;
 pub use keys::{DecryptionKey, Recipient};
+pub use passphrase::{decrypt_with_passphrase, encrypt_with_passphrase};
 
 use header::{Header, Stanza};
 use primitives::FILE_KEY_SIZE;
@@ -93,6 +96,9 @@ impl DecryptionKey {
 
     fn file_key(&self, header: &Header<'_>) -> Result<Option<primitives::FileKey>, AgeError> {
         for stanza in &header.stanzas {
+            if stanza.is_passphrase() {
+                return Err(AgeError::Header("it is encrypted to a passphrase"));
+            }
             if let Some(file_key) = self.unwrap(stanza)? {
                 header.authenticate(&file_key)?;
                 return Ok(Some(file_key));

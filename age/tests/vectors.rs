@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)] // helpers of tests are tests
 
 use proptest::prelude::*;
-use rootcast::limits::{MAX_BLOB, MAX_SECRET, MAX_SECRET_RECIPIENTS};
-use rootcast_age::{AgeError, DecryptionKey, Recipient, encrypt, overhead};
+use rootcast::limits::{KEY_WORK_FACTOR_MOST, MAX_BLOB, MAX_SECRET, MAX_SECRET_RECIPIENTS};
+use rootcast_age::{
+    AgeError, DecryptionKey, Recipient, decrypt_with_passphrase, encrypt, encrypt_with_passphrase, overhead,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use zlib_rs::{InflateConfig, ReturnCode, decompress_slice};
@@ -41,7 +43,7 @@ fn vector(bytes: &[u8]) -> (BTreeMap<String, String>, Vec<u8>) {
     if fields.get("compressed").is_some_and(|with| with == "zlib") {
         let mut unpacked = vec![0; 1 << 20];
         let (out, code) = decompress_slice(&mut unpacked, &file, InflateConfig::default());
-        assert_eq!(code, ReturnCode::Ok);
+        assert_eq!(code, ReturnCode::Ok, "{text}");
         file = out.to_vec();
     }
     (fields, file)
@@ -56,11 +58,14 @@ fn t_11_the_vectors_of_the_age_project() {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let (fields, file) = vector(&std::fs::read(&path).unwrap());
         let key = fields.get("identity").map_or_else(|| key(1), |key| DecryptionKey::parse(key).unwrap());
-        let outcome = key.decrypt(&file);
+        let outcome = match fields.get("passphrase") {
+            Some(passphrase) => decrypt_with_passphrase(&file, passphrase),
+            None => key.decrypt(&file),
+        };
         let found = match &outcome {
             Ok(Some(_)) => "success",
             Ok(None) => "no match",
-            Err(AgeError::Header(_)) => "header failure",
+            Err(AgeError::Header(_) | AgeError::WorkFactor { .. }) => "header failure",
             Err(AgeError::Changed) => "HMAC failure",
             Err(AgeError::Payload(_)) => "payload failure",
             Err(other) => panic!("{name}: {other}"),
@@ -69,16 +74,16 @@ fn t_11_the_vectors_of_the_age_project() {
         if let Ok(Some(plaintext)) = &outcome {
             let hash = ring::digest::digest(&ring::digest::SHA256, plaintext);
             assert_eq!(hex::encode(hash), fields["payload"], "{name}");
-            assert!(key.opens(&file).unwrap(), "{name}");
+            assert!(fields.contains_key("passphrase") || key.opens(&file).unwrap(), "{name}");
         }
         *seen.entry(found.into()).or_default() += 1;
     }
     let all = [
         ("HMAC failure", 1),
-        ("header failure", 31),
-        ("no match", 3),
+        ("header failure", 51),
+        ("no match", 7),
         ("payload failure", 18),
-        ("success", 11),
+        ("success", 12),
     ];
     assert_eq!(seen, all.map(|(found, count)| (found.to_owned(), count)).into());
 }
@@ -155,6 +160,35 @@ fn l_17_the_largest_secret_for_the_most_recipients_is_one_blob() {
     assert_eq!(&*key(1).decrypt(&file).unwrap().unwrap(), &plaintext[..]);
     let one_more = [&recipients[..], &recipients[..1]].concat();
     assert_eq!(encrypt(b"x", &one_more, &mut random()), Err(AgeError::Recipients(MAX_SECRET_RECIPIENTS + 1)));
+}
+
+#[test]
+fn a_passphrase_opens_what_it_closed_and_no_other_does() {
+    let file = encrypt_with_passphrase(b"hunter2", "correct horse", 4, &mut random()).unwrap();
+    assert_eq!(&*decrypt_with_passphrase(&file, "correct horse").unwrap().unwrap(), b"hunter2");
+    assert!(decrypt_with_passphrase(&file, "correct horsE").unwrap().is_none());
+    assert!(matches!(key(1).decrypt(&file), Err(AgeError::Header(_))), "no host has a passphrase");
+    let to_a_key = sealed(b"hunter2", &[key(1).recipient()]);
+    assert!(matches!(decrypt_with_passphrase(&to_a_key, "x"), Err(AgeError::Header(_))));
+    for at in 0..file.len() {
+        let mut changed = file.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(!matches!(decrypt_with_passphrase(&changed, "correct horse"), Ok(Some(_))), "byte {at}");
+    }
+}
+
+#[test]
+fn l_18_a_file_that_asks_for_minutes_of_work_is_refused_before_any() {
+    let refused = encrypt_with_passphrase(b"x", "p", KEY_WORK_FACTOR_MOST + 1, &mut random());
+    assert!(matches!(refused, Err(AgeError::WorkFactor { .. })));
+    let file = encrypt_with_passphrase(b"x", "p", 4, &mut random()).unwrap();
+    let first = "age-encryption.org/v1\n";
+    let end = file.iter().skip(first.len()).position(|byte| *byte == b'\n').unwrap() + first.len();
+    for work in ["19", "63", "18446744073709551615"] {
+        let hostile = [&file[..end - 1], work.as_bytes(), &file[end..]].concat();
+        let outcome = decrypt_with_passphrase(&hostile, "p");
+        assert!(matches!(outcome, Err(AgeError::WorkFactor { .. })), "{outcome:?}");
+    }
 }
 
 proptest! {

@@ -14,7 +14,7 @@ use rootcast::layers::PLAN_BUNDLE;
 use rootcast::limits::{MAX_BLOB, MAX_BUNDLES, MAX_SECRET};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
-use rootcast::path::{BundleName, ConfigPath, LinkTarget, PathError};
+use rootcast::path::{BundleName, ChannelName, ConfigPath, LinkTarget, PathError};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::protocol::Publication;
 use rootcast::release::{BundleLeaf, Release};
@@ -151,8 +151,26 @@ pub struct Signed {
     pub warnings: Vec<SettingsError>,
 }
 
+/// A release that is compiled, with its edits, and not signed yet.
+pub struct Unsigned {
+    /// What is to be signed: an encoded release.
+    pub payload: Bytes,
+    /// All its leaves, in name order.
+    pub leaves: Vec<BundleLeaf>,
+    /// For each leaf whose bundle changed, its edit.
+    pub edits: Vec<Option<Bytes>>,
+    /// The channel.
+    pub channel: ChannelName,
+    /// The release's number.
+    pub number: u64,
+    /// Files put or removed, those of the plan not counted.
+    pub files_changed: u64,
+    /// As in [`Signed`].
+    pub warnings: Vec<SettingsError>,
+}
+
 /// A release in the making, on top of what a replica holds: what it is compiled
-/// from and signed with. [`crate::Publisher`] makes one and offers it.
+/// from. [`crate::Publisher`] makes one and offers it.
 pub struct Making<'a> {
     /// The source, at the commit to publish.
     pub source: &'a Source,
@@ -160,8 +178,6 @@ pub struct Making<'a> {
     pub settings: &'a Rootcast,
     /// The publisher's own replica of the channel.
     pub replica: &'a Replica,
-    /// The publisher's key.
-    pub signer: &'a Signer,
     /// What encrypts its secrets.
     pub sealer: &'a Sealer,
     /// When, in seconds since 1970.
@@ -384,8 +400,8 @@ impl Making<'_> {
     ///
     /// # Errors
     /// See [`CompileError`]; nothing was signed then.
-    pub fn make(&self) -> Result<Signed, CompileError> {
-        self.sign(&self.compile()?)
+    pub fn make(&self, signer: &Signer) -> Result<Signed, CompileError> {
+        self.sign(&self.compile()?, signer)
     }
 
     /// Compiles the source; what is new of it is durable in the replica's store afterwards.
@@ -400,8 +416,38 @@ impl Making<'_> {
     ///
     /// # Errors
     /// When an edit cannot be made, or the key is not usable.
-    pub fn sign(&self, compiled: &Compiled) -> Result<Signed, CompileError> {
-        sign(self, compiled)
+    pub fn sign(&self, compiled: &Compiled, signer: &Signer) -> Result<Signed, CompileError> {
+        self.unsigned(compiled)?.sign(signer)
+    }
+
+    /// Makes the next release of what was compiled, with its edits.
+    ///
+    /// # Errors
+    /// When an edit cannot be made.
+    pub fn unsigned(&self, compiled: &Compiled) -> Result<Unsigned, CompileError> {
+        unsigned(self, compiled)
+    }
+}
+
+impl Unsigned {
+    /// Signs it.
+    ///
+    /// # Errors
+    /// When the key is not usable.
+    pub fn sign(self, signer: &Signer) -> Result<Signed, CompileError> {
+        let document = signer.sign(DocumentKind::Release, &self.payload)?;
+        Ok(self.signed(document.into()))
+    }
+
+    /// With the signatures that it has got.
+    pub fn signed(self, document: Bytes) -> Signed {
+        let lengths: Vec<_> =
+            self.edits.iter().map(|edit| edit.as_ref().map(|edit| edit.len() as u64)).collect();
+        let publication =
+            Publication { channel: self.channel, release: document, leaves: self.leaves, edits: lengths };
+        let edits = self.edits.into_iter().flatten().collect();
+        let Self { number, files_changed, warnings, .. } = self;
+        Signed { publication, edits, number, files_changed, warnings }
     }
 }
 
@@ -412,18 +458,18 @@ fn files_gone(held: Option<&Held>, compiled: &Compiled) -> u64 {
     gone.filter(|leaf| !compiled.bundles.contains_key(&leaf.name)).map(|leaf| leaf.files).sum()
 }
 
-fn sign(making: &Making<'_>, compiled: &Compiled) -> Result<Signed, CompileError> {
-    let Making { settings, replica, signer, issued, progress, .. } = *making;
+fn unsigned(making: &Making<'_>, compiled: &Compiled) -> Result<Unsigned, CompileError> {
+    let Making { settings, replica, issued, progress, .. } = *making;
     let held = replica.held();
     let objects: &dyn ObjectSource = &**replica.store();
-    let (mut leaves, mut lengths, mut edits) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut leaves, mut edits) = (Vec::new(), Vec::new());
     let mut files_changed = files_gone(held.as_deref(), compiled);
     for (done, (name, (root, totals))) in compiled.bundles.iter().enumerate() {
         let before = held.as_ref().and_then(|held| held.bundles.leaf(name));
         let old = before.map_or_else(empty_root, |leaf| leaf.root);
         if let Some(before) = before.filter(|before| before.root == *root) {
             leaves.push(before.clone());
-            lengths.push(None);
+            edits.push(None);
             continue;
         }
         let failed = |source| CompileError::Edit { bundle: name.clone(), source };
@@ -436,8 +482,7 @@ fn sign(making: &Making<'_>, compiled: &Compiled) -> Result<Signed, CompileError
         let sequence = before.map_or(0, |leaf| leaf.sequence) + 1;
         let Totals { files, bytes } = *totals;
         leaves.push(BundleLeaf { name: name.clone(), sequence, root: *root, chain, files, bytes });
-        lengths.push(Some(edit.len() as u64));
-        edits.push(Bytes::from(edit));
+        edits.push(Some(Bytes::from(edit)));
         progress(Stage::Encode, done as u64 + 1, compiled.bundles.len() as u64);
     }
     let hashes: Vec<_> = leaves.iter().map(BundleLeaf::hash).collect();
@@ -457,12 +502,6 @@ fn sign(making: &Making<'_>, compiled: &Compiled) -> Result<Signed, CompileError
         commit: Bytes::copy_from_slice(&compiled.commit),
         issued,
     };
-    let document = signer.sign(DocumentKind::Release, &release.encode())?;
-    let publication = Publication {
-        channel: settings.channel.clone(),
-        release: Bytes::from(document),
-        leaves,
-        edits: lengths,
-    };
-    Ok(Signed { publication, edits, number, files_changed, warnings: compiled.warnings.clone() })
+    let (channel, warnings) = (settings.channel.clone(), compiled.warnings.clone());
+    Ok(Unsigned { payload: release.encode().into(), leaves, edits, channel, number, files_changed, warnings })
 }

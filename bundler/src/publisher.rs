@@ -1,15 +1,16 @@
 //! Publishing: catch up with the origin, compile, sign, offer; and when
 //! another publisher was faster, again on top of its release.
 
-use crate::compile::{CompileError, LastPublished, Making, Progress, Signed};
+use crate::compile::{CompileError, LastPublished, Making, Progress, Signed, Unsigned};
 use crate::config::Rootcast;
 use crate::seal::Sealer;
 use crate::source::{Source, SourceLimits};
+use rootcast::draft::DraftError;
 use rootcast::limits::MAX_PUBLISH_TRIES;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
 use rootcast::settings::SettingsError;
-use rootcast_keys::{KeyError, Signer};
+use rootcast_keys::{KeyError, NoPassphrase, Passphrase, SecretKey, Signer};
 use rootcast_replica::{
     ConfigError, Member, MemberError, Replica, ReplicaError, Rule, Update, pull, read_config,
 };
@@ -26,8 +27,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub struct PublishConfig {
     /// The directory of its identity, as `rootcast init` wrote it.
     pub identity: PathBuf,
-    /// The file of its signing key.
-    pub key: PathBuf,
+    /// The file of its signing key; who only compiles, or sends what others signed, needs none.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
     /// The directory of its state.
     pub state: PathBuf,
     /// Addresses of the origin.
@@ -61,6 +63,39 @@ pub enum PublishError {
     /// The connection broke.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// There is no key to sign with.
+    #[error("no key is configured, so nothing can be signed")]
+    NoKey,
+    /// One key is not enough for this channel.
+    #[error("channel `{channel}` takes the signatures of {threshold} publishers, and this is one")]
+    Threshold {
+        /// The channel.
+        channel: ChannelName,
+        /// How many publishers must sign.
+        threshold: u64,
+    },
+    /// A release that others signed is not signed by enough of them.
+    #[error("the release has {got} of the {threshold} signatures that its channel takes")]
+    TooFew {
+        /// Signatures by granted keys.
+        got: usize,
+        /// How many must be.
+        threshold: u64,
+    },
+    /// A file of an unsigned release, or of a proposed version of trust, is not usable.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// Others published since a release was compiled.
+    #[error("release {number} was compiled on top of an older one: release {newest} is there already")]
+    Overdue {
+        /// The number it would have had.
+        number: u64,
+        /// The newest release.
+        newest: u64,
+    },
+    /// The origin refuses a new version of trust.
+    #[error("the origin refuses the trust document: {0}")]
+    TrustRefused(String),
     /// The trust document does not let this key publish to this channel.
     #[error("key {key} is not granted channel `{channel}`; the trust document must grant it")]
     NotGranted {
@@ -110,12 +145,12 @@ pub struct Published {
 
 /// Publishes sources to an origin.
 pub struct Publisher {
-    member: Member,
-    signer: Arc<Signer>,
+    pub(crate) member: Member,
+    signer: Option<Signer>,
     state: PathBuf,
-    origin: Vec<String>,
+    pub(crate) origin: Vec<String>,
     endpoint: Endpoint,
-    connection: Option<Connection>,
+    pub(crate) connection: Option<Connection>,
     replica: Option<Arc<Replica>>,
     last: Option<LastPublished>,
     allow_empty: bool,
@@ -135,7 +170,7 @@ impl PublishConfig {
         if config.origin.is_empty() {
             return Err(ConfigError::wrong(path, "`origin` names no address").into());
         }
-        for path in [&mut config.identity, &mut config.key, &mut config.state] {
+        for path in [&mut config.identity, &mut config.state].into_iter().chain(&mut config.key) {
             *path = directory.join(&*path);
         }
         Ok(config)
@@ -143,15 +178,25 @@ impl PublishConfig {
 }
 
 impl Publisher {
-    /// Opens a publisher. Needs no network yet.
+    /// Opens a publisher whose key is not encrypted. Needs no network yet.
     ///
     /// # Errors
     /// When identity, key or socket are not usable.
     pub fn open(config: &PublishConfig) -> Result<Self, PublishError> {
+        Self::open_with(config, &NoPassphrase)
+    }
+
+    /// Opens a publisher, asking for the passphrase of its key. Needs no network yet.
+    ///
+    /// # Errors
+    /// When identity, key or socket are not usable.
+    pub fn open_with(config: &PublishConfig, passphrase: &dyn Passphrase) -> Result<Self, PublishError> {
         let member = Member::load(&config.identity, &config.state)?;
         let endpoint = Endpoint::dial_only(&member.identity)?;
+        let platform = member.trust.newest().trust().platform;
+        let key = config.key.as_ref().map(|key| SecretKey::open(key, passphrase)).transpose()?;
         Ok(Self {
-            signer: Arc::new(Signer::load(&config.key, member.trust.newest().trust().platform)?),
+            signer: key.map(|key| Signer::new(key, platform)),
             state: config.state.clone(),
             origin: config.origin.clone(),
             endpoint,
@@ -179,13 +224,10 @@ impl Publisher {
         source: &Arc<Mutex<Source>>,
         progress: Arc<Progress>,
     ) -> Result<Published, PublishError> {
-        let settings = {
-            let mut source = lock(source);
-            let settings = Rootcast::read(&source).map_err(CompileError::from)?;
-            let file_size = settings.limits.file_size;
-            source.set_limits(SourceLimits { file_size, ..SourceLimits::default() });
-            settings
-        };
+        if self.signer.is_none() {
+            return Err(PublishError::NoKey);
+        }
+        let settings = Self::settings(source)?;
         let replica = self.replica(&settings.channel)?;
         let mut offered: Option<Arc<Signed>> = None;
         for overtaken in 0..MAX_PUBLISH_TRIES {
@@ -206,10 +248,11 @@ impl Publisher {
             {
                 return Ok(Self::published(&settings, signed, overtaken));
             }
-            let (signed, idle) = self.make(source, &settings, &replica, &progress).await?;
+            let (unsigned, idle) = self.make(source, &settings, &replica, &progress).await?;
             if idle {
-                return Ok(Self::unchanged(&settings, &replica, signed.warnings.clone()));
+                return Ok(Self::unchanged(&settings, &replica, unsigned.warnings));
             }
+            let signed = Arc::new(unsigned.sign(self.signer()?)?);
             match self.offer(&signed).await {
                 Ok(PublishAnswer::Accepted(_)) => {
                     let acknowledged = Instant::now();
@@ -241,17 +284,33 @@ impl Publisher {
         Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
     }
 
+    /// The settings of a source, whose own limits hold from now on.
+    pub(crate) fn settings(source: &Mutex<Source>) -> Result<Rootcast, PublishError> {
+        let mut source = lock(source);
+        let settings = Rootcast::read(&source).map_err(CompileError::from)?;
+        let file_size = settings.limits.file_size;
+        source.set_limits(SourceLimits { file_size, ..SourceLimits::default() });
+        Ok(settings)
+    }
+
+    fn signer(&self) -> Result<&Signer, PublishError> {
+        self.signer.as_ref().ok_or(PublishError::NoKey)
+    }
+
     fn check_grant(&self, settings: &Rootcast) -> Result<(), PublishError> {
-        let key = self.signer.public()?;
-        let trust = self.member.trust.newest();
-        if trust.trust().grant(&settings.channel).is_some_and(|grant| grant.publishers.keys.contains(&key)) {
-            return Ok(());
+        let key = self.signer()?.public()?;
+        let (trust, channel) = (self.member.trust.newest(), settings.channel.clone());
+        match trust.trust().grant(&channel).map(|grant| &grant.publishers) {
+            Some(publishers) if publishers.keys.contains(&key) => match publishers.threshold {
+                1 => Ok(()),
+                threshold => Err(PublishError::Threshold { channel, threshold }),
+            },
+            _ => Err(PublishError::NotGranted { key: key.id(), channel }),
         }
-        Err(PublishError::NotGranted { key: key.id(), channel: settings.channel.clone() })
     }
 
     /// The publisher's own replica of the channel.
-    fn replica(&mut self, channel: &ChannelName) -> Result<Arc<Replica>, PublishError> {
+    pub(crate) fn replica(&mut self, channel: &ChannelName) -> Result<Arc<Replica>, PublishError> {
         if let Some(replica) = self.replica.as_ref().filter(|replica| replica.channel() == channel) {
             return Ok(replica.clone());
         }
@@ -263,7 +322,7 @@ impl Publisher {
     }
 
     /// A connection to the first origin that answers.
-    async fn connected(&mut self) -> Result<Connection, PublishError> {
+    pub(crate) async fn connected(&mut self) -> Result<Connection, PublishError> {
         if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
@@ -281,7 +340,7 @@ impl Publisher {
     }
 
     /// Takes in what the origin has and we have not.
-    async fn catch_up(&mut self, replica: &Arc<Replica>) -> Result<(), PublishError> {
+    pub(crate) async fn catch_up(&mut self, replica: &Arc<Replica>) -> Result<(), PublishError> {
         let connection = self.connected().await?;
         let mut damaged = false;
         for _ in 0..MAX_PUBLISH_TRIES {
@@ -324,16 +383,16 @@ impl Publisher {
         Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
     }
 
-    /// Compiles and signs, and whether it is what is published already.
-    async fn make(
+    /// Compiles, and whether it is what is published already.
+    pub(crate) async fn make(
         &self,
         source: &Arc<Mutex<Source>>,
         settings: &Rootcast,
         replica: &Arc<Replica>,
         progress: &Arc<Progress>,
-    ) -> Result<(Arc<Signed>, bool), PublishError> {
+    ) -> Result<(Unsigned, bool), PublishError> {
         let (source, settings, replica) = (source.clone(), settings.clone(), replica.clone());
-        let (signer, progress, last) = (self.signer.clone(), progress.clone(), self.last.clone());
+        let (progress, last) = (progress.clone(), self.last.clone());
         let allow_empty = self.allow_empty;
         let state = self.state.clone();
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -345,25 +404,25 @@ impl Publisher {
                 source: &source,
                 settings: &settings,
                 replica: &replica,
-                signer: &signer,
                 sealer: &sealer,
                 issued,
                 last: last.as_ref(),
                 allow_empty,
                 progress: &*progress,
             };
-            let signed = making.make()?;
+            let unsigned = making.unsigned(&making.compile()?)?;
             // The same commit with the same content is published already: by a run that was cut off, say.
             let same_commit =
                 replica.held().is_some_and(|held| held.bundles.release().release().commit == source.commit());
             // One that the trust in force does not grant any more is published anew.
-            let idle = same_commit && signed.edits.is_empty() && replica.granted().is_some();
-            Ok::<_, PublishError>((Arc::new(signed), idle))
+            let is_same = unsigned.edits.iter().all(Option::is_none);
+            let idle = same_commit && is_same && replica.granted().is_some();
+            Ok::<_, PublishError>((unsigned, idle))
         });
         made.await.map_err(|_| PublishError::Stopped)?
     }
 
-    async fn offer(&mut self, signed: &Signed) -> Result<PublishAnswer, PublishError> {
+    pub(crate) async fn offer(&mut self, signed: &Signed) -> Result<PublishAnswer, PublishError> {
         let connection = self.connected().await?;
         let (mut sender, mut receiver) = connection.open_bi().await?;
         sender.send_message(&Opening::Publish(signed.publication.clone())).await?;

@@ -69,7 +69,7 @@ impl Sealer {
         text.zeroize();
         let text = read_private(&path)?;
         let mut key = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.trim(), &mut *key)
+        hex::decode_to_slice(text.trim_ascii(), &mut *key)
             .map_err(|_| KeyError::MalformedSealing { path: path.clone() })?;
         Ok(Self(key))
     }

@@ -97,14 +97,13 @@ impl Scene {
             source: &source,
             settings: &settings,
             replica: &self.publisher,
-            signer: &self.signer,
             sealer: &Sealer::random().unwrap(),
             issued: 1,
             last: None,
             allow_empty: self.allow_empty,
             progress: &|_, _, _| {},
         };
-        let signed = making.make()?;
+        let signed = making.make(&self.signer)?;
         let made = begun.elapsed();
         let update = Update::of_publication(signed.publication.clone(), signed.edits.clone());
         self.publisher.receive(&update, &Interest::All, Rule::Own).unwrap();

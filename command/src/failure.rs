@@ -1,5 +1,8 @@
 //! The one place where errors become messages and exit codes.
 
+use crate::output::plain;
+use rootcast::draft::DraftError;
+use rootcast::succession::ChangeError;
 use rootcast_agent::AgentError;
 use rootcast_bundler::source::SourceError;
 use rootcast_bundler::{CompileError, PublishError};
@@ -87,6 +90,23 @@ impl From<PublishError> for Failure {
             PublishError::NotGranted { .. } => failure(Exit::Trust).next(
                 "set `channel` in rootcast.toml to one that `rootcast init --grant` named; `rootcast inspect trust.cose` shows it",
             ),
+            PublishError::NoKey => failure(Exit::Usage).next(
+                "set `key` in the publisher's configuration, or write the release with --unsigned for others to sign",
+            ),
+            PublishError::Threshold { .. } => failure(Exit::Trust).next(
+                "rootcast publish --unsigned FILE SOURCE, then each publisher `rootcast sign FILE --key KEY`, \
+                 then rootcast publish --signed FILE",
+            ),
+            PublishError::TooFew { .. } => {
+                failure(Exit::Trust).next("rootcast sign FILE --key KEY   with another granted key")
+            }
+            PublishError::Overdue { .. } => failure(Exit::Failure)
+                .next("compile it again with `rootcast publish --unsigned`, and have it signed anew"),
+            PublishError::TrustRefused(_) => failure(Exit::Trust)
+                .next("`rootcast trust show` says what is in force; propose the change anew from there"),
+            PublishError::Draft(inner) => Self::from(inner.clone()),
+            PublishError::Replica(ReplicaError::Verify(_)) => failure(Exit::Trust)
+                .next("`rootcast trust show` says which keys may publish where"),
             PublishError::Config(ConfigError::Read { .. }) => failure(Exit::Failure)
                 .next("write it, or name another with --config (README.md, \"A real deployment\")"),
             PublishError::NotOrigin(_) => failure(Exit::Failure).next("correct `origin` in the publisher's configuration"),
@@ -208,6 +228,26 @@ impl From<JoinFailure> for Failure {
     }
 }
 
+impl From<DraftError> for Failure {
+    fn from(error: DraftError) -> Self {
+        let exit = match &error {
+            DraftError::Codec { .. } | DraftError::Kind(_) => Exit::Failure,
+            _ => Exit::Trust,
+        };
+        let failure = Self::new(exit, plain(&error.to_string()));
+        match &error {
+            DraftError::Codec { .. } | DraftError::Kind(_) => {
+                failure.next("give a file that `publish --unsigned` or `trust propose` wrote")
+            }
+            DraftError::Behind { .. } => failure.next("rootcast trust propose   from the version in force"),
+            DraftError::Stranger { .. } => {
+                failure.next("`rootcast trust show` says which keys may sign what")
+            }
+            _ => failure,
+        }
+    }
+}
+
 impl From<MembershipError> for Failure {
     fn from(error: MembershipError) -> Self {
         let exit = match &error {
@@ -216,6 +256,13 @@ impl From<MembershipError> for Failure {
             _ => Exit::Failure,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        Self::new(Exit::Trust, error.to_string())
+            .next("`rootcast trust show` says what is in force; nothing was written")
     }
 }
 

@@ -1,6 +1,6 @@
 //! `rootcast inspect`
 
-mod document;
+pub(crate) mod document;
 pub(crate) mod place;
 mod store;
 
@@ -108,6 +108,6 @@ pub(crate) fn utc(seconds: u64) -> String {
     }
 }
 
-fn commit(hex: &str) -> &str {
+pub(crate) fn commit(hex: &str) -> &str {
     if hex.is_empty() { "none (a plain directory)" } else { hex }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 mod agent;
+mod audit;
 mod completions;
 mod dev;
 mod failure;
@@ -11,10 +12,14 @@ mod init;
 mod inspect;
 mod invite;
 mod join;
+mod key;
 mod output;
+mod passphrase;
 mod publish;
 mod relay;
+mod sign;
 mod status;
+mod trust;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -53,6 +58,14 @@ enum Command {
     Host(host::Arguments),
     /// Compile a repository or directory, sign it and publish it to the origin
     Publish(publish::Arguments),
+    /// Sign a release that `publish --unsigned` wrote
+    Sign(sign::Arguments),
+    /// Make, show, import and export secret keys
+    Key(key::Arguments),
+    /// Show who may sign what, and change it
+    Trust(trust::Arguments),
+    /// Print the origin's record of publishes, trust changes and members, and check it
+    Audit(audit::Arguments),
     /// Run a relay; without parents it is the origin
     Relay(relay::Arguments),
     /// Run the agent of this host
@@ -86,6 +99,10 @@ fn main() -> ExitCode {
         Command::Join(arguments) => join::run(&arguments, &output),
         Command::Host(arguments) => host::run(&arguments, &output),
         Command::Publish(arguments) => publish::run(&arguments, &output),
+        Command::Sign(arguments) => sign::run(&arguments, &output),
+        Command::Key(arguments) => key::run(&arguments, &output),
+        Command::Trust(arguments) => trust::run(&arguments, &output),
+        Command::Audit(arguments) => audit::run(&arguments, &output),
         Command::Relay(arguments) => relay::run(&arguments, &output),
         Command::Agent(arguments) => agent::run(&arguments, &output),
         Command::Status(arguments) => status::run(&arguments, &output),

@@ -2,10 +2,14 @@
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, bytes, plain};
+use crate::passphrase::Asking;
+use crate::sign;
 use indicatif::ProgressBar;
+use rootcast::draft::ReleaseDraft;
+use rootcast::trust::TrustChain;
 use rootcast_bundler::config::CONFIG_FILE;
 use rootcast_bundler::source::Source;
-use rootcast_bundler::{Progress, PublishConfig, Publisher, Stage};
+use rootcast_bundler::{Progress, PublishConfig, PublishError, Published, Publisher, Stage};
 use rootcast_replica::renewal::{ask_parents, is_past_half, renew};
 use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity};
 use serde_json::json;
@@ -17,7 +21,8 @@ use std::time::{Instant, SystemTime};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The git repository or plain directory to publish
-    source: PathBuf,
+    #[arg(required_unless_present = "signed")]
+    source: Option<PathBuf>,
     /// The publisher's configuration file
     #[arg(long, default_value = "publish.toml")]
     config: PathBuf,
@@ -27,24 +32,78 @@ pub(crate) struct Arguments {
     /// Publish even if no file is left, which removes every file on every host
     #[arg(long)]
     allow_empty: bool,
+    /// Sign and publish nothing: write the release to FILE, for `rootcast sign`
+    #[arg(long, value_name = "FILE")]
+    unsigned: Option<PathBuf>,
+    /// Publish the release in FILE, which enough publishers have signed
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "unsigned", "revision", "allow_empty"])]
+    signed: Option<PathBuf>,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     let begun = Instant::now();
     let config = PublishConfig::load(&arguments.config)?;
-    let source = Source::open(&arguments.source, arguments.revision.as_deref())?;
-    keeps_secrets(&source, &arguments.source, &config)?;
+    // What is compiled for others to sign, or was signed by them, needs no key here.
+    let keyless = PublishConfig { key: None, ..config.clone() };
+    if let Some(file) = &arguments.signed {
+        let draft = sign::load(file)?;
+        let published = runtime()?.block_on(async {
+            let mut publisher = Publisher::open(&keyless)?;
+            publisher.publish_signed(draft).await
+        });
+        return told(&published?, begun, output);
+    }
+    let path = arguments.source.as_ref().ok_or_else(|| Failure::new(Exit::Usage, "no source is given"))?;
+    let source = Source::open(path, arguments.revision.as_deref())?;
+    keeps_secrets(&source, path, &config)?;
+    let source = Arc::new(Mutex::new(source));
     let bar = output.progress("reading");
     let progress = shown(bar.clone());
+    if let Some(file) = &arguments.unsigned {
+        let drafted = runtime()?.block_on(async {
+            let mut publisher = Publisher::open(&keyless)?;
+            publisher.set_allow_empty(arguments.allow_empty);
+            let draft = publisher.draft(&source, progress).await?;
+            Ok::<_, PublishError>((draft, publisher.trust()))
+        });
+        bar.finish_and_clear();
+        let (draft, trust) = drafted?;
+        return unsigned(draft, &trust, file, output);
+    }
     let published = runtime()?.block_on(async {
-        let mut publisher = Publisher::open(&config)?;
+        let mut publisher = Publisher::open_with(&config, &arguments.asking)?;
         publisher.set_allow_empty(arguments.allow_empty);
-        let published = publisher.publish(&Arc::new(Mutex::new(source)), progress).await;
+        let published = publisher.publish(&source, progress).await;
         keep_certified(&config).await;
         published
     });
     bar.finish_and_clear();
-    let published = published?;
+    told(&published?, begun, output)
+}
+
+/// Writes a draft, and shows what those who are to sign it will see.
+fn unsigned(
+    draft: Option<ReleaseDraft>,
+    trust: &TrustChain,
+    file: &Path,
+    output: &Output,
+) -> Result<(), Failure> {
+    let Some(draft) = draft else {
+        output.value(&json!({ "event": "unchanged" }));
+        output.line("nothing changed since the newest release; nothing was written");
+        return Ok(());
+    };
+    let release = draft.release()?;
+    let (signed_by, threshold) = draft.signed_by(trust.newest())?;
+    sign::create(file, &draft.encode())?;
+    sign::show(&draft, &release, &signed_by, threshold, output)?;
+    output.line(format!("next: rootcast sign {} --key KEY", file.display()));
+    Ok(())
+}
+
+fn told(published: &Published, begun: Instant, output: &Output) -> Result<(), Failure> {
     let warnings: Vec<String> =
         published.warnings.iter().map(|warning| plain(&format!("{CONFIG_FILE}:{warning}"))).collect();
     let ms = begun.elapsed().as_millis() as u64;
@@ -103,7 +162,7 @@ fn keeps_secrets(source: &Source, directory: &Path, config: &PublishConfig) -> R
         Err(Failure::new(Exit::InvalidSource, message)
             .next("publish a directory that holds nothing but configuration; nothing was signed"))
     };
-    for secret in [config.key.clone(), config.identity.join(IDENTITY_FILE)] {
+    for secret in config.key.iter().cloned().chain([config.identity.join(IDENTITY_FILE)]) {
         // A file that is not there is told of where it is wanted.
         let Ok(secret) = fs::canonicalize(secret) else { continue };
         let Some(inside) = secret.strip_prefix(&root).ok().and_then(Path::to_str) else { continue };

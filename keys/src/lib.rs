@@ -1,90 +1,24 @@
-//! Secret signing keys on disk: PKCS#8 PEM, readable by their owner alone.
+//! Secret signing keys on disk, readable by their owner alone: PKCS#8 PEM, or
+//! the same encrypted with a passphrase (specs/documents.md, D-37 to D-39).
 //!
 //! Used where documents are signed, by publishers, root key holders and the
 //! origin, and nowhere else: no host and no plain relay has a use for it.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
+mod error;
+mod file;
+
+pub use error::KeyError;
+pub use file::{KeyFile, NoPassphrase, Passphrase, key_files, public_key, read_private, write_private};
+
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signer as _, SigningKey};
-use rootcast::cose::{self, DocumentKind, PublicKey, SignatureError};
+use rootcast::cose::{self, DocumentKind, PublicKey};
 use rootcast::id::PlatformId;
-use rootcast::limits::MAX_KEY_FILE;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use zeroize::Zeroizing;
-
-/// A secret key could not be made, read or used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Others than the owner can read it.
-    #[error("{} has mode {mode:03o}, so others can read the secret key; run `chmod 600` on it", path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its mode bits.
-        mode: u32,
-    },
-    /// It is not an Ed25519 key in PKCS#8 PEM.
-    #[error("{} is not an Ed25519 secret key in PKCS#8 PEM", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not what the publisher derives the keys of secrets from.
-    #[error(
-        "{} is not 32 bytes in hexadecimal; remove it, and the next publication of each secret sends it anew",
-        path.display()
-    )]
-    MalformedSealing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system's random source failed.
-    #[error("the system's random source failed: {0}")]
-    Random(getrandom::Error),
-    /// The public half is not usable.
-    #[error(transparent)]
-    Public(#[from] SignatureError),
-}
-
-/// Writes a new file of mode 0600, durably.
-///
-/// # Errors
-/// When the file exists or cannot be written.
-pub fn write_private(path: &Path, text: &str) -> Result<(), KeyError> {
-    let failed = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
-}
-
-/// Reads a small file that nobody but its owner may read.
-///
-/// # Errors
-/// [`KeyError`], which names the file.
-pub fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyError> {
-    let failed = |source| KeyError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed { path: path.to_owned(), mode });
-    }
-    // All of its room from the start: growing would leave copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE as usize));
-    file.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
-}
 
 /// A secret Ed25519 key. Wiped from memory when dropped.
 pub struct SecretKey(SigningKey);
@@ -100,24 +34,55 @@ impl SecretKey {
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
-    /// Writes it to a new file of mode 0600.
+    /// Writes it to a new file of mode 0600, not encrypted, and its public half beside it.
     ///
     /// # Errors
     /// When the file exists or cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
-        let malformed = |_| KeyError::Malformed { path: path.to_owned() };
-        let pem = self.0.to_pkcs8_pem(LineEnding::LF).map_err(malformed)?;
-        write_private(path, &pem)
+        file::write_key(path, self.to_pem(path)?.as_bytes(), &self.public()?)
     }
 
-    /// Reads it, and refuses a file that others can read.
+    /// Writes it to a new file of mode 0600, encrypted with a passphrase, and its public half beside it.
     ///
     /// # Errors
-    /// [`KeyError`], which names the file.
+    /// When there is no usable passphrase, or the file exists or cannot be written.
+    pub fn save_encrypted(&self, path: &Path, passphrase: &dyn Passphrase) -> Result<(), KeyError> {
+        file::write_key(path, &file::seal(path, &self.to_pem(path)?, passphrase)?, &self.public()?)
+    }
+
+    /// Reads it where nobody can give a passphrase, as daemons must.
+    ///
+    /// # Errors
+    /// As [`SecretKey::open`]; [`KeyError::Encrypted`] for a file that needs a passphrase.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let pem = read_private(path)?;
-        let key = SigningKey::from_pkcs8_pem(&pem);
-        Ok(Self(key.map_err(|_| KeyError::Malformed { path: path.to_owned() })?))
+        Self::open(path, &NoPassphrase)
+    }
+
+    /// Reads it, finding out whether it is encrypted, and checks the public half beside it.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the file: also when others than the owner can read it.
+    pub fn open(path: &Path, passphrase: &dyn Passphrase) -> Result<Self, KeyError> {
+        let key = Self::from_pem(path, &file::read_key(path, passphrase)?)?;
+        file::check_public(path, &key.public()?)?;
+        Ok(key)
+    }
+
+    /// Reads PKCS#8 PEM; the path is for the message.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`].
+    pub fn from_pem(path: &Path, pem: &[u8]) -> Result<Self, KeyError> {
+        let key = core::str::from_utf8(pem).ok().and_then(|pem| SigningKey::from_pkcs8_pem(pem).ok());
+        Ok(Self(key.ok_or_else(|| KeyError::Malformed { path: path.to_owned() })?))
+    }
+
+    /// As PKCS#8 PEM; the path is for the message.
+    ///
+    /// # Errors
+    /// Never for an Ed25519 key.
+    pub fn to_pem(&self, path: &Path) -> Result<Zeroizing<String>, KeyError> {
+        self.0.to_pkcs8_pem(LineEnding::LF).map_err(|_| KeyError::Malformed { path: path.to_owned() })
     }
 
     /// The public half.
@@ -152,12 +117,17 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// Binds a key to a platform.
+    pub fn new(key: SecretKey, platform: PlatformId) -> Self {
+        Self { key, platform }
+    }
+
     /// Reads the key as [`SecretKey::load`] does.
     ///
     /// # Errors
     /// [`KeyError`], which names the file.
     pub fn load(path: &Path, platform: PlatformId) -> Result<Self, KeyError> {
-        Ok(Self { key: SecretKey::load(path)?, platform })
+        Ok(Self::new(SecretKey::load(path)?, platform))
     }
 
     /// The public half.

@@ -1,5 +1,6 @@
 //! What stops a relay.
 
+use crate::audit::AuditError;
 use crate::membership::MembershipError;
 use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
@@ -34,6 +35,9 @@ pub enum RelayError {
     /// Its store is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The audit record is not usable.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A channel's replica could not be opened.
     #[error(transparent)]
     Replica(#[from] ReplicaError),

@@ -2,6 +2,7 @@
 //! long before the last one lapses (specs/documents.md, D-31, D-36).
 
 use crate::RelayError;
+use crate::audit::{Audit, Event, ORIGIN};
 use crate::config::RelayConfig;
 use crate::membership::ONLINE_KEY_FILE;
 use rootcast::acceptance::Accepted;
@@ -36,7 +37,8 @@ impl HeadSigner {
     }
 
     /// Signs heads of a channel for as long as it is not dropped.
-    pub(crate) async fn sign_all(self: Arc<Self>, replica: Arc<Replica>) {
+    pub(crate) async fn sign_all(self: Arc<Self>, replica: Arc<Replica>, audit: Option<Arc<Audit>>) {
+        let mut told = String::new();
         let (mut held, mut trust) = (replica.watch_held(), replica.trust().watch());
         loop {
             held.mark_unchanged();
@@ -50,6 +52,12 @@ impl HeadSigner {
                         channel = %replica.channel(), %error, key = %self.path.display(),
                         "no head could be signed; hosts will say that they are STALE when the last one lapses"
                     );
+                    let problem = error.to_string();
+                    if let Some(audit) = audit.as_ref().filter(|_| problem != told) {
+                        let event = Event::Heads(replica.channel().to_string(), problem.clone());
+                        audit.note(ORIGIN.into(), event).await;
+                        told = problem;
+                    }
                     RETRY_MAX
                 }
                 Err(_) => return,

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
+pub mod audit;
 pub mod authority;
 mod child;
 mod config;

@@ -1,11 +1,13 @@
 //! Taking a publication: only the origin does, and it is durable before anyone hears of it.
 
+use crate::audit::Event;
 use crate::server::{RelayEvent, Shared};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
+use rootcast::cose::{self, DocumentKind};
 use rootcast::limits::MAX_EDIT;
 use rootcast::protocol::{Interest, Publication, PublishAnswer, TrustApplied};
-use rootcast_replica::{Received, ReplicaError, Rule, Update};
+use rootcast_replica::{Held, Received, ReplicaError, Rule, Update};
 use rootcast_transport::{Connection, Receiver, Role};
 use std::sync::Arc;
 
@@ -28,15 +30,57 @@ pub(crate) async fn apply_trust(
         Ok(new) => {
             let (version, by) = (shared.trust.version(), connection.peer().to_string());
             if new {
+                let hash = shared.trust.newest().hash().to_string();
+                record(shared, connection, Event::Trust(version, hash)).await;
                 (shared.events)(RelayEvent::Trust { version, by });
             }
             Ok(TrustApplied::InForce(version))
         }
-        Err(error) => Ok(TrustApplied::Refused(error.to_string())),
+        Err(error) => {
+            let reason = error.to_string();
+            record(shared, connection, Event::TrustRefused(reason.clone())).await;
+            Ok(TrustApplied::Refused(reason))
+        }
     }
 }
 
+/// Records what a peer brought about, before it is answered (specs/audit.md, AU-1).
+async fn record(shared: &Shared, connection: &Connection, event: Event) {
+    if let Some(audit) = &shared.audit {
+        audit.note(connection.peer().to_string(), event).await;
+    }
+}
+
+/// The record of a release that is held.
+fn published(held: &Held) -> Event {
+    let release = held.bundles.release();
+    let keys = cose::claimed_keys(DocumentKind::Release, release.document()).unwrap_or_default();
+    let (fields, accepted) = (release.release(), held.accepted());
+    Event::Publish {
+        channel: fields.channel.to_string(),
+        number: accepted.number,
+        hash: accepted.hash.to_string(),
+        commit: fields.commit_hex(),
+        keys: keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// Takes or refuses a publication, and records which.
 pub(crate) async fn take(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    publication: Publication,
+    receiver: &mut Receiver,
+) -> Result<PublishAnswer, ReplicaError> {
+    let channel = publication.channel.to_string();
+    let answer = judge(shared, connection, publication, receiver).await?;
+    if let PublishAnswer::Refused(reason) = &answer {
+        record(shared, connection, Event::PublishRefused(channel, reason.clone())).await;
+    }
+    Ok(answer)
+}
+
+async fn judge(
     shared: &Arc<Shared>,
     connection: &Connection,
     publication: Publication,
@@ -74,6 +118,7 @@ pub(crate) async fn take(
         Ok(Received::Held(held)) => {
             let accepted: Accepted = held.accepted();
             let publisher = connection.peer().to_string();
+            record(shared, connection, published(&held)).await;
             tracing::info!(%channel, number = accepted.number, %publisher, "published");
             (shared.events)(RelayEvent::Published { channel, number: accepted.number, publisher });
             Ok(PublishAnswer::Accepted(accepted))

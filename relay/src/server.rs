@@ -1,5 +1,6 @@
 //! The daemon: opens the stores, follows the parents, serves the children.
 
+use crate::audit::{Audit, Event, ORIGIN};
 use crate::child;
 use crate::denied::DeniedSet;
 use crate::heads::HeadSigner;
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) refused: AtomicU64,
     /// The document that says so, for relays below.
     pub(crate) denials: watch::Sender<Option<Bytes>>,
+    /// The origin's record of what it was asked and did; no other relay has one.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// Constant: a relay wants all bundles of its channels.
     interest: watch::Sender<Interest>,
     pub(crate) events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
@@ -144,6 +147,7 @@ pub async fn run(
             Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
         replicas.insert(channel.clone(), Arc::new(replica));
     }
+    let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = Endpoint::listen(&member.identity, config.listen)?;
     let shared = Arc::new(Shared {
         name: member.identity.name().name().to_owned(),
@@ -159,6 +163,7 @@ pub async fn run(
         denials_path: config.state.join(DENIALS_FILE),
         refused: AtomicU64::new(0),
         denials: watch::Sender::new(None),
+        audit,
         interest: watch::Sender::new(Interest::All),
         events,
     });
@@ -181,7 +186,7 @@ pub async fn run(
     if shared.is_origin {
         if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
             for replica in shared.replicas.values() {
-                tasks.spawn(signer.clone().sign_all(replica.clone()));
+                tasks.spawn(signer.clone().sign_all(replica.clone(), shared.audit.clone()));
             }
         }
     } else {
@@ -264,6 +269,15 @@ async fn look_at_denied(shared: &Shared, membership: &Arc<Membership>) -> Result
         changes
     });
     Ok(())
+}
+
+/// The origin's record, with its start in it.
+fn audit(config: &RelayConfig, member: &Member) -> Result<Audit, RelayError> {
+    let audit = Audit::open(&config.state)?;
+    let trust = member.trust.newest();
+    audit.record(ORIGIN, &Event::Start(trust.trust().version, trust.hash().to_string()));
+    tracing::info!(newest = %audit.newest(), "the audit record; note this hash elsewhere");
+    Ok(audit)
 }
 
 /// What it takes to follow the parents in one channel. A relay carries all its bundles.

@@ -18,7 +18,8 @@ use rootcast::id::ObjectId;
 use rootcast::limits::MAX_FRAME;
 use rootcast::member::Role;
 use rootcast::protocol::{
-    Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer, Report, TrustApplied,
+    HostState, HostStatus, Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer,
+    Report, TrustApplied,
 };
 use rootcast::trust::Trust;
 use rootcast_replica::{Replica, Rule, Trusted, Update};
@@ -267,10 +268,33 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
     assert!(sizes("role/web", &web).await.iter().all(Option::is_some));
     // It is counted, and a host sees no other host.
     let (_observing, observing) = dial(&house.member(Role::Publisher, "desk"), &origin).await;
-    let Report(rows) = ask(&observing, &Opening::Status, Vec::new()).await;
-    assert!(rows.iter().any(|row| row.name == "origin"));
+    let row = |name: &str| HostStatus {
+        name: name.into(),
+        role: "agent".into(),
+        parent: String::new(),
+        channel: channel(),
+        release: 1,
+        state: HostState::Active,
+        files: 2,
+        healed: 0,
+        received: 0,
+        refused: 0,
+    };
+    host.report.send_replace(vec![row("web-1")]);
+    greedy.report.send_replace(vec![row("web-2")]);
+    let both = async {
+        loop {
+            let Report(rows) = ask(&observing, &Opening::Status, Vec::new()).await;
+            if ["web-1", "web-2"].iter().all(|name| rows.iter().any(|row| row.name == *name)) {
+                return rows;
+            }
+        }
+    };
+    let rows = soon(both).await;
+    assert!(rows.iter().any(|row| row.name == "origin" && row.refused > 0), "{rows:?}");
     let Report(rows) = ask(&asking, &Opening::Status, Vec::new()).await;
-    assert!(rows.iter().all(|row| row.role == "relay" || row.name == "web-1"), "{rows:?}");
+    let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["origin", "web-1"]);
 }
 
 #[tokio::test]

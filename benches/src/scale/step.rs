@@ -175,7 +175,6 @@ impl<'a> Bench<'a> {
             source,
             settings: &settings,
             replica: self.replica,
-            signer: &self.signer,
             sealer: &self.sealer,
             issued: 1,
             last: None,
@@ -184,7 +183,7 @@ impl<'a> Bench<'a> {
         };
         let compiled = making.compile()?;
         let compiling = milliseconds(begun.elapsed());
-        let (signed, signing) = timed(|| making.sign(&compiled))?;
+        let (signed, signing) = timed(|| making.sign(&compiled, &self.signer))?;
         Ok((signed, compiling, signing))
     }
 

@@ -85,7 +85,7 @@ impl Platform {
     pub(super) fn publisher(&self, origin: SocketAddr) -> Result<PublishConfig, Failure> {
         Ok(PublishConfig {
             identity: self.home().join("publisher"),
-            key: self.home().join("keys").join(rootcast_bundler::PUBLISHER_KEY_FILE),
+            key: Some(self.home().join("keys").join(rootcast_bundler::PUBLISHER_KEY_FILE)),
             state: self.directory.join("publisher"),
             origin: vec![origin.to_string()],
         })

@@ -74,19 +74,14 @@ fn show_trust(
 ) -> Result<Signatures, String> {
     let (said, hash) = Trust::unverified(document).map_err(|error| error.to_string())?;
     let signatures: Signatures = trust.map(|trust| trust.check(document).map_err(|error| error.to_string()));
-    let grant = |grant: &Grant| {
-        json!({
-            "prefix": grant.prefix.as_str(), "epoch": grant.epoch, "publishers": key_set(&grant.publishers), "files": grant.limits.files,
-            "bytes": grant.limits.bytes, "file_size": grant.limits.file_size, "symlinks": grant.symlinks,
-        })
-    };
-    output.value(&json!({
-        "kind": "trust", "fingerprint": hash.to_string(), "platform": said.platform.to_string(),
-        "version": said.version, "issued": said.issued, "expires": said.expires, "roots": key_set(&said.roots),
-        "grants": said.grants.iter().map(grant).collect::<Vec<_>>(), "heads": key_set(&said.heads),
-        "authorities": said.authorities.iter().map(ToString::to_string).collect::<Vec<_>>(), "signed_by": names(keys),
-        "signatures": signatures_json(&signatures),
-    }));
+    let mut value = trust_json(&said);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("kind".into(), "trust".into());
+        fields.insert("fingerprint".into(), hash.to_string().into());
+        fields.insert("signed_by".into(), names(keys).into());
+        fields.insert("signatures".into(), signatures_json(&signatures));
+    }
+    output.value(&value);
     let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
     output.line("trust document");
     trust_lines(&said, hash, &line);
@@ -95,7 +90,24 @@ fn show_trust(
     Ok(signatures)
 }
 
-fn trust_lines(said: &Trust, hash: TrustHash, line: &dyn Fn(&str, &str)) {
+/// The fields of a trust document, for programs.
+pub(crate) fn trust_json(said: &Trust) -> Value {
+    let grant = |grant: &Grant| {
+        json!({
+            "prefix": grant.prefix.as_str(), "epoch": grant.epoch, "publishers": key_set(&grant.publishers), "files": grant.limits.files,
+            "bytes": grant.limits.bytes, "file_size": grant.limits.file_size, "symlinks": grant.symlinks,
+        })
+    };
+    json!({
+        "platform": said.platform.to_string(), "version": said.version, "issued": said.issued,
+        "expires": said.expires, "roots": key_set(&said.roots),
+        "grants": said.grants.iter().map(grant).collect::<Vec<_>>(), "heads": key_set(&said.heads),
+        "authorities": said.authorities.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// The fields of a trust document, for people.
+pub(crate) fn trust_lines(said: &Trust, hash: TrustHash, line: &dyn Fn(&str, &str)) {
     line("fingerprint", &hash.to_string());
     line("platform", &said.platform.to_string());
     line("version", &said.version.to_string());

@@ -112,3 +112,12 @@ pub(crate) fn known_trust(identity: &Path, state: Option<&Path>) -> Result<Trust
         None => Trusted::pinned(identity)?,
     })
 }
+
+/// The platform's trust as a configuration file's process knows it, or as it is pinned in a directory.
+pub(crate) fn trust_of(path: &Path) -> Result<TrustChain, Failure> {
+    if path.is_dir() {
+        return known_trust(path, None);
+    }
+    let configured = Configured::load(path)?;
+    known_trust(&configured.identity, Some(&configured.state))
+}
