@@ -25,6 +25,10 @@ pub enum DocumentKind {
     Release,
     /// A head.
     Head,
+    /// A request to join or to renew.
+    Join,
+    /// Members that may not be served.
+    Denials,
 }
 
 impl DocumentKind {
@@ -34,6 +38,8 @@ impl DocumentKind {
             Self::Trust => "rootcast-trust",
             Self::Release => "rootcast-release",
             Self::Head => "rootcast-head",
+            Self::Join => "rootcast-join",
+            Self::Denials => "rootcast-denials",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a tree maps a path to: a regular file, an executable one, or a link.
+//! What a tree maps a path to: a regular file, an executable one, a link or a secret.
 //!
 //! Set-user-id bits, owners, devices, hard links and modes cannot be expressed
 //! (specs/tree.md, T-4).
@@ -53,6 +53,13 @@ pub enum Entry {
         /// Where it points, relative to its own directory.
         target: LinkTarget,
     },
+    /// A file whose content is encrypted to some hosts (specs/tree.md, T-11).
+    Secret {
+        /// The blob that holds it, encrypted.
+        id: BlobId,
+        /// Size of that blob.
+        size: u64,
+    },
 }
 
 impl Entry {
@@ -61,13 +68,14 @@ impl Entry {
         match self {
             Self::File { content, .. } => content.size(),
             Self::Symlink { target } => target.as_str().len() as u64,
+            Self::Secret { size, .. } => *size,
         }
     }
 
     /// Checks what only the path can tell: a link stays inside.
     pub fn check_at(&self, path: &ConfigPath) -> Result<(), PathError> {
         match self {
-            Self::File { .. } => Ok(()),
+            Self::File { .. } | Self::Secret { .. } => Ok(()),
             Self::Symlink { target } => target.check_at(path),
         }
     }
@@ -76,8 +84,10 @@ impl Entry {
 const REGULAR: u8 = 0;
 const EXECUTABLE: u8 = 1;
 const SYMLINK: u8 = 2;
+const SECRET: u8 = 3;
 
-// `[0|1, size, hash]` for files, the size telling blob from chunk list, and `[2, target]` for links.
+// `[0|1, size, hash]` for files, the size telling blob from chunk list, `[2, target]` for links
+// and `[3, size, hash]` for secrets.
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -89,6 +99,7 @@ impl Serialize for Entry {
                 }
             }
             Self::Symlink { target } => (SYMLINK, target).serialize(serializer),
+            Self::Secret { id, size } => (SECRET, size, id).serialize(serializer),
         }
     }
 }
@@ -99,7 +110,7 @@ impl<'de> Deserialize<'de> for Entry {
         impl<'de> serde::de::Visitor<'de> for EntryVisitor {
             type Value = Entry;
             fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                f.write_str("[0|1, size, hash] or [2, target]")
+                f.write_str("[0|1|3, size, hash] or [2, target]")
             }
             fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Entry, A::Error> {
                 use serde::de::Error;
@@ -122,6 +133,14 @@ impl<'de> Deserialize<'de> for Entry {
                     SYMLINK => {
                         let target = seq.next_element()?.ok_or_else(short)?;
                         Ok(Entry::Symlink { target })
+                    }
+                    SECRET => {
+                        let size: u64 = seq.next_element()?.ok_or_else(short)?;
+                        if size > MAX_BLOB {
+                            return Err(A::Error::custom("secret is over the size limit"));
+                        }
+                        let id = seq.next_element()?.ok_or_else(short)?;
+                        Ok(Entry::Secret { id, size })
                     }
                     _ => Err(A::Error::custom("unknown kind of entry")),
                 }

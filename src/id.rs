@@ -28,6 +28,10 @@ pub mod context {
     pub const TRUST: &str = "rootcast 2026 trust";
     /// A public key.
     pub const KEY: &str = "rootcast 2026 key";
+    /// The key of a join token, from its secret.
+    pub const JOIN_TOKEN: &str = "rootcast 2026 join token";
+    /// The checksum of a join string.
+    pub const JOIN_STRING: &str = "rootcast 2026 join string";
     /// The certificate authority's certificate.
     pub const CERTIFICATE_AUTHORITY: &str = "rootcast 2026 certificate authority";
     /// A record of the origin's audit.

@@ -21,6 +21,10 @@ pub const MAX_SEGMENTS: usize = 64;
 pub const MAX_SYMLINK: usize = 1024;
 /// Longest channel or bundle name.
 pub const MAX_NAME: usize = 128;
+/// Most labels of a member.
+pub const MAX_LABELS: usize = 16;
+/// Longest key or value of a label, in bytes.
+pub const MAX_LABEL: usize = 64;
 
 /// A file up to this size is one blob; a larger one is cut into chunks.
 pub const MAX_BLOB: u64 = MIB;
@@ -163,6 +167,55 @@ pub const MAX_CHILDREN: usize = 20_000;
 /// Most rows of a status report that a relay passes on.
 pub const MAX_STATUS_ROWS: usize = 4096;
 
+/// Longest address of a relay, `host:port`, in bytes.
+pub const MAX_ADDRESS: usize = 261;
+/// Most addresses in a join string.
+pub const MAX_JOIN_ADDRESSES: usize = 8;
+/// Longest join string, in characters.
+pub const MAX_JOIN_STRING: usize = 16 * 1024;
+/// Largest signed request to join or to renew.
+pub const MAX_JOIN_REQUEST: u64 = 4 * KIB;
+/// Largest answer to such a request: a certificate chain.
+pub const MAX_JOIN_ANSWER: u64 = 32 * KIB;
+/// Largest answer with a platform's public documents.
+pub const MAX_PUBLIC_DOCUMENTS: u64 = MIB;
+/// Longest age recipient of a member.
+pub const MAX_RECIPIENT: usize = 128;
+/// Connections of joiners that a relay serves at once; more are turned away.
+pub const MAX_JOINS: usize = 64;
+/// Requests that a relay passes on to its parents at once; more are turned away.
+pub const MAX_JOINS_FORWARDED: usize = 256;
+/// Requests that the origin works on at once; the rest wait in their streams.
+pub const MAX_JOINS_JUDGED: usize = 4;
+/// How long a joiner's connection may last, and how long a relay waits for a parent's answer.
+pub const JOIN_WAIT: Duration = Duration::from_secs(30);
+/// How far the time in a request may be from the origin's.
+pub const JOIN_CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
+/// Longest life of a token.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Most machines that one token is good for.
+pub const MAX_TOKEN_USES: u64 = 1000;
+/// Most tokens that an origin keeps.
+pub const MAX_TOKENS: usize = 10_000;
+/// Largest file that an origin keeps of a token or a member.
+pub const MAX_MEMBER_FILE: u64 = 512 * KIB;
+/// Most members that are denied at once: a document with the longest names still fits [`MAX_DOCUMENT`].
+pub const MAX_DENIED: usize = 400;
+/// Gap between two looks of the origin at what is denied.
+pub const DENIED_LOOK: Duration = Duration::from_secs(1);
+/// How long a relay's certificate is good.
+pub const RELAY_VALIDITY: Duration = Duration::from_secs(3 * 24 * 3600);
+/// How long an agent's certificate is good.
+pub const AGENT_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a publisher's certificate is good.
+pub const PUBLISHER_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long after its certificate's end a member can still renew it.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// First wait after a renewal that failed; it doubles, with jitter.
+pub const RENEWAL_RETRY_FIRST: Duration = Duration::from_secs(30);
+/// Longest wait after a renewal that failed.
+pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(3600);
+
 /// Wait for a handshake to end.
 pub const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Wait for the answer to a request to begin.
@@ -249,6 +302,8 @@ pub const TEND_AFTER: Duration = Duration::from_secs(1);
 pub const TEND_WITHIN: Duration = Duration::from_secs(30);
 /// Most updates that a relay keeps ready for children that stand alike.
 pub const PREPARED_UPDATES: usize = 16;
+/// Trees of which a relay keeps what belongs to them, at 16 bytes an object and what a set adds.
+pub const KEPT_REACHES: usize = 2;
 /// A store smaller than this is not collected.
 pub const COLLECT_FROM: u64 = 32 * MIB;
 /// Most fetches of missing objects in a row before a snapshot is taken instead.
@@ -287,6 +342,10 @@ const _: () = {
     assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
     assert!(MAX_EDIT < 1 << 32 && MAX_RELEASE_RECORD < 1 << 32, "a store keeps lengths in 32 bits");
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
+    // A role, a name and their heads, and one signature over them.
+    assert!(MAX_DENIED as u64 * (MAX_NAME as u64 + 14) + 1024 <= MAX_DOCUMENT);
+    // A use of a token is a name, a key and their heads.
+    assert!(MAX_TOKEN_USES * (MAX_NAME as u64 + 40) + 8 * KIB <= MAX_MEMBER_FILE);
     assert!(RETAINED_RELEASES <= LOGGED_RELEASES);
     assert!(KEY_WORK_FACTOR <= KEY_WORK_FACTOR_MOST);
     assert!(MAX_AUDIT_TEXT as u64 * 12 + 1024 <= MAX_AUDIT_LINE, "an event with its fields fits a line");

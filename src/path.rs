@@ -59,6 +59,9 @@ pub enum PathFault {
     /// A name over the bound.
     #[error("is longer than {MAX_NAME} bytes")]
     NameTooLong,
+    /// Several segments where one is wanted.
+    #[error("may not contain `/`")]
+    Slash,
 }
 
 fn fault(text: &str, reason: PathFault) -> PathError {
@@ -155,6 +158,17 @@ checked_text!(
     BundleName,
     check_name
 );
+
+checked_text!(
+    /// The name of a relay, host or publisher: one segment of `a-z 0-9 . _ -`.
+    MemberName,
+    check_member
+);
+
+fn check_member(text: &str) -> Result<(), PathFault> {
+    check_name(text)?;
+    if text.contains('/') { Err(PathFault::Slash) } else { Ok(()) }
+}
 
 fn check_name(text: &str) -> Result<(), PathFault> {
     if text.len() > MAX_NAME {

@@ -16,6 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The application protocol that both ends must speak.
 pub const ALPN: &[u8] = b"rootcast/1";
+/// The protocol of those who join or renew without a certificate (specs/join.md, J-10).
+pub const JOIN_ALPN: &[u8] = b"rootcast-join/1";
 
 /// What a child opens a bidirectional stream with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,10 @@ pub enum Opening {
     Trust(u64),
     /// One answer: what became of a new version of the trust document.
     ApplyTrust(Bytes),
+    /// One answer: the platform's public documents (specs/join.md, J-11).
+    Platform,
+    /// One answer: what became of a request to join or to renew (specs/join.md, J-12).
+    Join(Bytes),
 }
 
 /// Which bundles a child wants.
@@ -105,6 +111,8 @@ pub enum News {
     Trust(u64),
     /// A head of the subscription's channel.
     Head(Bytes),
+    /// Members that may not be served; for relays (specs/join.md, J-40).
+    Denials(Bytes),
 }
 
 /// The answer to a question for trust documents: those after the version that
@@ -277,10 +285,14 @@ pub enum UpdateAnswer {
 pub struct ObjectsRequest {
     /// The channel.
     pub channel: ChannelName,
+    /// The number of the release that has them.
+    pub release: u64,
+    /// The bundle that has them.
+    pub bundle: BundleName,
     /// The objects.
     pub objects: Vec<ObjectId>,
 }
-encode_as_array!(ObjectsRequest { channel, objects });
+encode_as_array!(ObjectsRequest { channel, release, bundle, objects });
 
 /// The answer to a request for objects: sizes in the order asked, `None` for
 /// what is not held or did not fit. The bytes follow in the same order.
@@ -343,8 +355,21 @@ pub struct HostStatus {
     pub healed: u64,
     /// Bytes of updates it received since it started.
     pub received: u64,
+    /// Requests for what a peer may not read, since it started (relay).
+    pub refused: u64,
 }
-encode_as_array!(HostStatus { name, role, parent, channel, release, state, files, healed, received });
+encode_as_array!(HostStatus {
+    name,
+    role,
+    parent,
+    channel,
+    release,
+    state,
+    files,
+    healed,
+    received,
+    refused
+});
 
 /// What a relay or host is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

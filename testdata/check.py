@@ -24,6 +24,7 @@ from formats import (
     File,
     Link,
     Refused,
+    Secret,
     check_link,
     check_path,
     decode,
@@ -95,6 +96,9 @@ def check_tree(listed, report):
     for path, kind, *rest in told["entries"]:
         if kind == "symlink":
             entries[check_path(path)] = Link(check_link(path, rest[0]))
+        elif kind == "secret":
+            require(rest[0] <= MIB, "size of a secret")
+            entries[check_path(path)] = Secret(rest[0], bytes.fromhex(rest[1]))
         else:
             size, identity = rest[0], bytes.fromhex(rest[1])
             chunks = [tuple(fields(c, 2)) for c in decode(objects[identity], 4 * MIB)] if size > MIB else None

@@ -2,7 +2,7 @@
 
 import blake3
 import zstandard
-from formats import MIB, Built, File, Link, Refused, check_link, check_path, chunk_list, derive, require
+from formats import MIB, Built, File, Link, Refused, Secret, check_link, check_path, chunk_list, derive, require
 
 
 class Input:
@@ -54,7 +54,7 @@ class Step:
 
     def __init__(self, tag, position):
         self.op, self.kind, self.pieces, self.base = tag & 7, tag >> 3 & 3, tag >> 5 & 1, tag >> 6
-        require(self.op <= 6 and self.kind <= 2, "unknown operation")
+        require(self.op <= 6, "unknown operation")
         require(self.op >= 2 or tag < 8, "unused bits")
         require(self.op in (2, 3) or not self.pieces, "unused bits")
         require(self.op in (3, 6) or self.base == 0, "unused bits")
@@ -162,7 +162,7 @@ def at(old, position):
 def base_chunks(step, old):
     """E-8: the chunks of the base, and those of them that may stand in a prefix."""
     position = None
-    if step.op in (2, 5) and step.kind != 2:
+    if step.op in (2, 5) and step.kind < 2:
         position = step.position
     elif step.op in (3, 6):
         before = step.position - 1 if step.position else None
@@ -170,7 +170,7 @@ def base_chunks(step, old):
     if position is None:
         return [], []
     entry = at(old, position)[1]
-    if isinstance(entry, Link):
+    if not isinstance(entry, File):
         chunks = []
     else:
         chunks = entry.chunks if entry.chunks is not None else [(entry.id, entry.size)]
@@ -246,15 +246,25 @@ def apply_edit(edit, old, files, size, blobs):
             changes[path] = None
         elif step.op in (1, 4):
             source = before if step.op == 1 else at(old.entries, step.reference)[1]
-            require(isinstance(source, File) and (step.op == 1 or step.kind != 2), "mode or copy of a link")
-            executable = not source.executable if step.op == 1 else step.kind == 1
-            changes[path] = File(executable, source.size, source.id, source.chunks)
+            require(isinstance(source, File) or step.op == 4 and isinstance(source, Secret), "mode or copy of a link")
+            require(step.op == 1 or step.kind != 2, "copy to a link")
+            chunks = getattr(source, "chunks", None)
+            if step.op == 4 and step.kind == 3:
+                require(chunks is None, "secret of chunks")
+                changes[path] = Secret(source.size, source.id)
+            else:
+                executable = not source.executable if step.op == 1 else step.kind == 1
+                changes[path] = File(executable, source.size, source.id, chunks)
         elif step.kind == 2:
             require(not step.pieces and not step.has_hunks(), "link in pieces or hunks")
             try:
                 changes[path] = Link(check_link(path, next(given).decode()))
             except UnicodeDecodeError as error:
                 raise Refused("link target is not UTF-8") from error
+        elif step.kind == 3:
+            require(not step.pieces and not step.has_hunks(), "secret in pieces or hunks")
+            identity, length = blob()
+            changes[path] = Secret(length, identity)
         elif step.has_hunks():
             base = base_chunks(step, old.entries)[0]
             position = step.position - (step.base == 1)

@@ -103,6 +103,14 @@ class File:
         return [int(self.executable), self.size, self.id]
 
 
+class Secret:
+    def __init__(self, size, identity):
+        self.size, self.id = size, identity
+
+    def encoded(self):
+        return [3, self.size, self.id]
+
+
 class Link:
     def __init__(self, target):
         self.target, self.size = target, len(target.encode())

@@ -171,7 +171,7 @@ fn flips(bytes: &[u8], mut refused: impl FnMut(&[u8]) -> bool) {
 }
 
 #[test]
-fn a_flipped_byte_of_anything_signed_is_refused() {
+fn tuf_arbitrary_installation_a_flipped_byte_of_anything_signed_is_refused() {
     let (document, fingerprint) = signing::sign_trust(&signing::trust_fields());
     flips(&document, |changed| VerifiedTrust::pinned(changed, fingerprint).is_err());
     let trust = signing::trust();
@@ -204,7 +204,7 @@ fn a_flipped_byte_of_anything_signed_is_refused() {
 }
 
 #[test]
-fn leaves_prove_only_in_their_own_place() {
+fn tuf_wrong_software_installation_leaves_prove_only_in_their_own_place() {
     let trust = signing::trust();
     let (_, history) = signing::prod_history();
     let step = &history[1];
@@ -314,6 +314,7 @@ fn messages(step: &Step) -> Vec<Decoder> {
         files: 3,
         healed: 0,
         received: 999,
+        refused: 0,
     };
     let objects = vec![ObjectId::from(step.leaves[0].root), BlobId::of(b"").into()];
     let publication = Publication {
@@ -326,7 +327,15 @@ fn messages(step: &Step) -> Vec<Decoder> {
         message("subscribe", &Opening::Subscribe(subscribe)),
         message("status", &Opening::Status),
         message("pull", &Opening::Update(UpdateRequest { channel: prod.clone(), interest, standing })),
-        message("objects", &Opening::Objects(ObjectsRequest { channel: prod, objects })),
+        message(
+            "objects",
+            &Opening::Objects(ObjectsRequest {
+                channel: prod,
+                release: 2,
+                bundle: signing::bundle("base"),
+                objects,
+            }),
+        ),
         message("publish", &Opening::Publish(publication)),
         message(
             "welcome",

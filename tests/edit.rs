@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use rootcast::chunking;
 use rootcast::edit::{Declared, EditError, Policy, apply, encode, summary};
-use rootcast::entry::Entry;
+use rootcast::entry::{Content, Entry};
 use rootcast::id::NodeId;
 use rootcast::limits::MAX_BLOB;
 use rootcast::object::{ObjectMap, Overlay};
@@ -20,6 +20,7 @@ enum File {
     Regular(Vec<u8>),
     Executable(Vec<u8>),
     Link(String),
+    Secret(Vec<u8>),
 }
 
 type Files = BTreeMap<String, File>;
@@ -33,6 +34,10 @@ fn build(objects: &mut ObjectMap, files: &Files) -> (NodeId, Totals) {
             File::Regular(bytes) | File::Executable(bytes) => Entry::File {
                 content: chunking::store(Bytes::copy_from_slice(bytes), objects).unwrap(),
                 executable: matches!(file, File::Executable(_)),
+            },
+            File::Secret(bytes) => match chunking::store(Bytes::copy_from_slice(bytes), objects).unwrap() {
+                Content::Blob { id, size } => Entry::Secret { id, size },
+                Content::Chunked { .. } => panic!("a secret is one blob"),
             },
         };
         changes.insert(path, Some(entry));
@@ -72,6 +77,7 @@ fn file() -> impl Strategy<Value = File> {
         4 => text().prop_map(File::Regular),
         1 => text().prop_map(File::Executable),
         1 => "[a-z]{1,9}".prop_map(File::Link),
+        1 => text().prop_map(File::Secret),
     ]
 }
 
@@ -121,6 +127,20 @@ fn noise(seed: u64, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+#[test]
+fn e_4_a_secret_that_moves_or_stays_is_not_sent_again() {
+    let secret = |seed| File::Secret(noise(seed, 5000));
+    let old = Files::from([("a/kept".into(), secret(1)), ("a/moved".into(), secret(2))]);
+    let new = Files::from([("a/kept".into(), secret(1)), ("b/there".into(), secret(2))]);
+    let edit = round_trip(&old, &new);
+    assert!(edit.len() < 40, "{} bytes", edit.len());
+    assert_eq!(summary(&edit).unwrap().copied, 1);
+    // Opened, or closed, with the very same bytes: the mode alone cannot say it.
+    let opened = Files::from([("a/kept".into(), File::Regular(noise(1, 5000)))]);
+    round_trip(&old, &opened);
+    round_trip(&opened, &old);
 }
 
 #[test]
@@ -187,7 +207,8 @@ fn threat_13_what_unpacks_is_bounded_by_what_was_signed() {
     for bytes in [0, 100, totals.bytes - 1] {
         let declared = Declared { root, totals: Totals { bytes, ..totals }, policy: Policy::ANY };
         let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
-        assert!(matches!(refused, Err(EditError::TooLarge { .. })), "{refused:?}");
+        // By its operations, before anything is unpacked; by what was unpacked it would be "bytes of files".
+        assert!(matches!(refused, Err(EditError::TooLarge { what: "bytes of content", .. })), "{refused:?}");
     }
     let declared = Declared { root, totals: Totals { files: 0, ..totals }, policy: Policy::ANY };
     let refused = apply(&ObjectMap::new(), empty_root(), &edit, &declared, &mut ObjectMap::new());
@@ -308,10 +329,28 @@ fn hunks_keep_and_drop_what_they_say_and_nothing_past_the_base() {
     assert!(tried(&patch(&[])).is_err());
 }
 
+/// What an edit patches is counted before it is written, as what it brings is.
+#[test]
+fn e_13_threat_13_a_patched_file_over_what_was_signed_is_not_written() {
+    let (objects, root, _) = letters(&[("a", File::Regular(b"0123456789".into()))]);
+    for (bytes, is_written) in [(0, false), (8, false), (9, true)] {
+        let declared = Declared { root, totals: Totals { files: 1, bytes }, policy: Policy::ANY };
+        let mut sink = ObjectMap::new();
+        let refused = apply(&objects, root, &patch(&[(3, 1)]), &declared, &mut sink);
+        assert!(refused.is_err());
+        let too_large = Err(EditError::TooLarge { what: "bytes of files", given: 9, allowed: bytes });
+        assert_eq!(
+            (refused == too_large, !sink.is_empty()),
+            (!is_written, is_written),
+            "{bytes}: {refused:?}"
+        );
+    }
+}
+
 #[test]
 fn only_a_small_file_is_patched() {
     let large = File::Regular(noise(1, MAX_BLOB as usize + 1));
-    for file in [File::Link("0123456789".into()), large] {
+    for file in [File::Link("0123456789".into()), File::Secret(b"0123456789".into()), large] {
         let (objects, root, totals) = letters(&[("a", file)]);
         let declared = Declared { root, totals, policy: Policy::ANY };
         let refused = apply(&objects, root, &patch(&[(3, 2)]), &declared, &mut ObjectMap::new());

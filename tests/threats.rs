@@ -558,7 +558,8 @@ fn threat_17_what_cannot_be_expressed() {
     entry(&codec::encode(&(0u8, 1u64, id))).unwrap();
     entry(&codec::encode(&(1u8, 1u64, id))).unwrap();
     entry(&codec::encode(&(2u8, "x"))).unwrap();
-    for kind in 3..=255u8 {
+    entry(&codec::encode(&(3u8, 1u64 << 20, id))).unwrap();
+    for kind in 4..=255u8 {
         assert!(entry(&codec::encode(&(kind, 1u64, id))).is_err(), "{kind}");
         assert!(entry(&codec::encode(&(kind, "x"))).is_err(), "{kind}");
     }
@@ -572,6 +573,9 @@ fn threat_17_what_cannot_be_expressed() {
         codec::encode(&(0u8, 1u64)),
         codec::encode(&(0u8, (1u64 << 30) + 1, id)),
         codec::encode(&(0u8, u64::MAX, id)),
+        codec::encode(&(3u8, (1u64 << 20) + 1, id)),
+        codec::encode(&(3u8, "x")),
+        codec::encode(&(3u8, 1u64, id, 0o4755u32)),
         codec::encode(&(true, 1u64, id)),
         codec::encode(&(-1i8, 1u64, id)),
     ] {

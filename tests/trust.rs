@@ -47,6 +47,22 @@ fn threat_05_a_version_that_is_skipped_or_not_signed_by_its_predecessor_is_refus
 }
 
 #[test]
+fn threat_05_an_epoch_does_not_go_back() {
+    let mut chain = chain();
+    chain.extend(&second()).unwrap();
+    let mut back = third_fields();
+    back.grants[0].epoch = 1;
+    let signed = |trust: &Trust| sign_trust_with(trust, &[key(1), new_root()]);
+    let refused = chain.newest().next(&signed(&back)).unwrap_err();
+    assert!(matches!(refused, TrustError::Succession { version: 3, .. }), "{refused}");
+    // Nor by another prefix that covers the same channels.
+    back.grants[0].prefix = channel("prod/eu");
+    assert!(chain.newest().next(&signed(&back)).is_err());
+    back.grants[0].epoch = 3;
+    chain.newest().next(&signed(&back)).unwrap();
+}
+
+#[test]
 fn threat_05_every_flipped_bit_of_a_version_is_refused() {
     let (first, document) = (trust(), second());
     for at in 0..document.len() {

@@ -79,6 +79,8 @@ fn trees() -> Vec<(&'static str, Files)> {
         ("wide-changed", wide_changed),
         ("large", large(false)),
         ("large-changed", large(true)),
+        ("secret", signing::tree_secret()),
+        ("secret-changed", signing::tree_secret_changed()),
     ]
 }
 
@@ -89,6 +91,7 @@ fn tree_file(objects: &ObjectMap, root: NodeId) -> Value {
     tree.walk::<TreeError>(|path, entry| {
         entries.push(match entry {
             Entry::Symlink { target } => json!([path.as_str(), "symlink", target.as_str()]),
+            Entry::Secret { id, size } => json!([path.as_str(), "secret", size, id.to_string()]),
             Entry::File { content, executable } => {
                 let kind = if executable { "executable" } else { "regular" };
                 match content {
@@ -142,6 +145,8 @@ fn edits(out: &mut Vectors, built: &Built) -> Value {
         ("wide", "one"),
         ("empty", "large"),
         ("large", "large-changed"),
+        ("empty", "secret"),
+        ("secret", "secret-changed"),
     ];
     let mut listed = Vec::new();
     for (from, to) in pairs {

@@ -1,11 +1,12 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
 use crate::AgentError;
+use crate::secrets::{Secrets, ViewSecrets};
 use crate::slots::{Report, SlotError, Slots};
 use rootcast::entry::{Content, Entry};
-use rootcast::id::NodeId;
+use rootcast::id::{BlobId, NodeId};
 use rootcast::object::ObjectSource;
-use rootcast::path::BundleName;
+use rootcast::path::{BundleName, ConfigPath};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::tree::{Changes, Tree, TreeError, diff, empty_root};
 use rootcast::view::{self, Layers};
@@ -69,6 +70,7 @@ pub struct Activation {
     replica: Arc<Replica>,
     labels: BTreeMap<String, String>,
     slots: Slots,
+    secrets: Secrets,
     /// What the active slot holds, once it was checked or activated.
     active: Option<Shown>,
     /// What the standby slot holds, once it was staged.
@@ -83,7 +85,20 @@ struct Shown {
     /// Files of the view that they resolve to. Counted on the way: several layers
     /// overlap, and to resolve them again costs as much as all their files.
     files: u64,
+    /// The secrets among them.
+    secrets: ViewSecrets,
+    /// Secrets of other hosts, which the slot has not.
+    left_out: u64,
 }
+
+/// An entry of a view before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Changed {
+    before: Option<Entry>,
+    after: Option<Entry>,
+}
+
+type View = BTreeMap<ConfigPath, Entry>;
 
 /// What became of a held release.
 #[derive(Debug, Clone, Copy)]
@@ -94,12 +109,33 @@ pub struct Live {
     pub report: Report,
     /// Whether `current` flipped.
     pub flipped: bool,
+    /// Secrets of the view, which are counted in its files.
+    pub secrets: u64,
+    /// Secrets of other hosts, which the view has not.
+    pub left_out: u64,
+}
+
+impl Live {
+    fn of(shown: &Shown, report: Report, flipped: bool) -> Self {
+        let (files, secrets, left_out) = (shown.files, shown.secrets.len() as u64, shown.left_out);
+        Self { files, report, flipped, secrets, left_out }
+    }
 }
 
 impl Activation {
     /// Over slots that are open.
     pub fn new(replica: Arc<Replica>, labels: BTreeMap<String, String>, slots: Slots) -> Self {
-        Self { replica, labels, slots, active: None, standby: None }
+        Self { replica, labels, slots, secrets: Secrets::default(), active: None, standby: None }
+    }
+
+    /// The same on a host that may have secrets. Without this all are left out.
+    #[must_use]
+    pub fn with_secrets(mut self, secrets: Secrets) -> Self {
+        if let Some(directory) = secrets.path() {
+            self.slots.set_secrets(directory.to_owned());
+        }
+        self.secrets = secrets;
+        self
     }
 
     /// What a held release asks of this host.
@@ -128,10 +164,22 @@ impl Activation {
             self.adopt(&roots, objects)?;
         }
         if let Some(active) = self.active.as_ref().filter(|active| active.roots == roots) {
-            return Ok(Live { files: active.files, report: Report::default(), flipped: false });
+            return Ok(Live::of(active, Report::default(), false));
         }
-        let (report, files) = self.stage(roots, objects)?;
-        Ok(Live { files, report, flipped: true })
+        let report = self.stage(roots, objects)?;
+        match &self.active {
+            Some(active) => Ok(Live::of(active, report, true)),
+            None => Err(AgentError::Stopped),
+        }
+    }
+
+    /// The whole view of these layers, without the secrets of other hosts.
+    fn view(&self, roots: &[NodeId], objects: &dyn ObjectSource) -> Result<(View, Shown), AgentError> {
+        let mut view = Layers::open(objects, roots)?.resolve()?;
+        let all = view.len();
+        let secrets = self.secrets.filter(&mut view, objects)?;
+        let (files, left_out) = (view.len() as u64, (all - view.len()) as u64);
+        Ok((view, Shown { roots: roots.to_vec(), files, secrets, left_out }))
     }
 
     /// After a start: what `current` points to is trusted only if every byte of
@@ -140,11 +188,17 @@ impl Activation {
         if self.slots.active()?.is_none() {
             return Ok(());
         }
-        let view = Layers::open(objects, roots)?.resolve()?;
+        let (view, shown) = self.view(roots, objects)?;
         let checked = self.slots.check_active(&view, objects)?;
         if checked.is_whole() {
-            self.active = Some(Shown { roots: roots.to_vec(), files: view.len() as u64 });
+            // After the machine was started its memory holds none of them.
+            self.secrets.put(&shown.secrets, objects)?;
+            self.active = Some(shown);
         } else {
+            // What is live stays so for as long as nothing newer can be: its secrets too.
+            if let Err(error) = self.secrets.put(&self.slots.active_secrets(), objects) {
+                tracing::warn!(%error, "the secrets of what is live could not all be restored");
+            }
             tracing::info!(
                 differences = checked.differences.len(),
                 "what is live is not this release; staging it"
@@ -153,16 +207,20 @@ impl Activation {
         Ok(())
     }
 
-    fn stage(&mut self, roots: Vec<NodeId>, objects: &dyn ObjectSource) -> Result<(Report, u64), AgentError> {
+    fn stage(&mut self, roots: Vec<NodeId>, objects: &dyn ObjectSource) -> Result<Report, AgentError> {
         let staged = match self.standby.take() {
-            Some(base) => match changes(objects, &base, &roots) {
-                Ok((changes, files)) => match self.slots.stage_changes(&changes, objects) {
-                    Err(error) if error.needs_full() => {
-                        tracing::info!(%error, "staging in full");
-                        None
+            Some(base) => match self.changes(objects, &base, &roots) {
+                Ok((changes, shown)) => {
+                    // Before anything leads to them.
+                    self.secrets.put(&shown.secrets, objects)?;
+                    match self.slots.stage_changes(&changes, objects) {
+                        Err(error) if error.needs_full() => {
+                            tracing::info!(%error, "staging in full");
+                            None
+                        }
+                        staged => Some((staged?, shown)),
                     }
-                    staged => Some((staged?, files)),
-                },
+                }
                 // The old trees may be collected by now; the new ones are judged by what follows.
                 Err(error) => {
                     tracing::info!(%error, "the standby's layers cannot be compared; staging in full");
@@ -171,23 +229,69 @@ impl Activation {
             },
             None => None,
         };
-        let (staged, files) = match staged {
+        let (staged, shown) = match staged {
             Some(staged) => staged,
             None => {
-                let view = Layers::open(objects, &roots)?.resolve()?;
-                (self.slots.stage_full(&view, objects)?, view.len() as u64)
+                let (view, shown) = self.view(&roots, objects)?;
+                self.secrets.put(&shown.secrets, objects)?;
+                (self.slots.stage_full(&view, objects)?, shown)
             }
         };
         let report = staged.report();
         let outcome = self.slots.activate(staged);
         if !matches!(outcome, Ok(_) | Err(SlotError::FlipNotDurable { .. })) {
             outcome?;
-            return Ok((report, files));
+            return Ok(report);
         }
         self.standby = self.active.take();
-        self.active = Some(Shown { roots, files });
+        self.active = Some(shown);
+        self.forget_secrets();
         outcome?;
-        Ok((report, files))
+        Ok(report)
+    }
+
+    /// Removes secrets that neither slot leads to, where both are known.
+    fn forget_secrets(&mut self) {
+        let (Some(active), Some(standby)) = (&self.active, &self.standby) else { return };
+        let both = active.secrets.values().chain(standby.secrets.values());
+        let wanted: BTreeSet<BlobId> = both.map(|(id, _)| *id).collect();
+        if let Err(error) = self.secrets.keep_only(&wanted) {
+            tracing::warn!(%error, "secrets that are not used any more could not be removed");
+        }
+    }
+
+    /// What of a slot is to change for it to hold these layers, and what it holds then.
+    fn changes(
+        &self,
+        objects: &dyn ObjectSource,
+        base: &Shown,
+        roots: &[NodeId],
+    ) -> Result<(Changes, Shown), AgentError> {
+        let mut changes = Changes::new();
+        let mut shown = Shown { roots: roots.to_vec(), ..base.clone() };
+        for (path, changed) in changed(objects, &base.roots, roots)? {
+            // The slot has what was there but for secrets of other hosts.
+            let had = match &changed.before {
+                Some(Entry::Secret { .. }) => shown.secrets.remove(&path).is_some(),
+                before => before.is_some(),
+            };
+            shown.left_out = shown.left_out.saturating_sub(u64::from(changed.before.is_some() && !had));
+            let after = match changed.after {
+                Some(Entry::Secret { id, .. }) if !self.secrets.is_ours(&path, &id, objects)? => {
+                    shown.left_out += 1;
+                    None
+                }
+                after => after,
+            };
+            if let Some(Entry::Secret { id, size }) = after {
+                shown.secrets.insert(path.clone(), (id, size));
+            }
+            shown.files = (shown.files + u64::from(after.is_some())).saturating_sub(u64::from(had));
+            if had || after.is_some() {
+                changes.insert(path, after);
+            }
+        }
+        Ok((changes, shown))
     }
 
     /// Brings the standby to what is live, so that the next release costs only
@@ -198,9 +302,10 @@ impl Activation {
     pub fn prepare_standby(&mut self) -> Result<(), AgentError> {
         let (Some(active), None) = (self.active.clone(), &self.standby) else { return Ok(()) };
         let store = self.replica.store().clone();
-        let view = Layers::open(&*store, &active.roots)?.resolve()?;
+        let (view, _) = self.view(&active.roots, &*store)?;
         let _ready = self.slots.stage_full(&view, &*store)?;
         self.standby = Some(active);
+        self.forget_secrets();
         Ok(())
     }
 }
@@ -209,35 +314,33 @@ impl Activation {
 /// more than to read all, from about a hundredth of a tree on.
 const LOOK_UP_MOST: usize = 1000;
 
-/// What of a slot is to change for it to hold these layers, and the files that it has then.
-fn changes(objects: &dyn ObjectSource, base: &Shown, roots: &[NodeId]) -> Result<(Changes, u64), TreeError> {
-    if differing(objects, &base.roots, roots)? > LOOK_UP_MOST {
-        let after = Layers::open(objects, roots)?.resolve()?;
-        let files = after.len() as u64;
-        let mut changes: Changes = after.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
-        for (path, entry) in Layers::open(objects, &base.roots)?.resolve()? {
-            match changes.get(&path) {
-                Some(now) if now.as_ref() == Some(&entry) => drop(changes.remove(&path)),
-                Some(_) => {}
-                None => drop(changes.insert(path, None)),
+/// What differs between two views.
+fn changed(
+    objects: &dyn ObjectSource,
+    old: &[NodeId],
+    new: &[NodeId],
+) -> Result<BTreeMap<ConfigPath, Changed>, TreeError> {
+    let before = Layers::open(objects, old)?;
+    let mut changed = BTreeMap::new();
+    if differing(objects, old, new)? > LOOK_UP_MOST {
+        let after = Layers::open(objects, new)?.resolve()?;
+        let only_after = |entry| Changed { before: None, after: Some(entry) };
+        changed.extend(after.into_iter().map(|(path, entry)| (path, only_after(entry))));
+        for (path, entry) in before.resolve()? {
+            let after = changed.get(&path).and_then(|changed| changed.after.clone());
+            if after.as_ref() == Some(&entry) {
+                changed.remove(&path);
+            } else {
+                changed.insert(path, Changed { before: Some(entry), after });
             }
         }
-        return Ok((changes, files));
+        return Ok(changed);
     }
-    let changes = view::changes(objects, &base.roots, roots)?;
-    if let [only] = roots {
-        return Ok((changes, Tree::open(objects, *only)?.totals().files));
+    for (path, after) in view::changes(objects, old, new)? {
+        let before = before.get(&path)?;
+        changed.insert(path, Changed { before, after });
     }
-    let before = Layers::open(objects, &base.roots)?;
-    let mut files = base.files;
-    for (path, entry) in &changes {
-        match (before.get(path)?, entry) {
-            (None, Some(_)) => files += 1,
-            (Some(_), None) => files = files.saturating_sub(1),
-            _ => {}
-        }
-    }
-    Ok((changes, files))
+    Ok(changed)
 }
 
 /// How many paths the layers differ in, one by one.
@@ -286,14 +389,16 @@ mod tests {
             vec![low],
         ];
         let old = vec![low, high];
-        let files = Layers::open(&objects, &old).unwrap().resolve().unwrap().len() as u64;
-        let base = Shown { roots: old.clone(), files };
+        let count = |roots: &[NodeId]| Layers::open(&objects, roots).unwrap().resolve().unwrap().len();
         let mut many = 0;
         for new in cases {
             let objects: &dyn ObjectSource = &objects;
-            let (changes, files) = changes(objects, &base, &new).unwrap();
-            assert_eq!(changes, view::changes(objects, &old, &new).unwrap());
-            assert_eq!(files, Layers::open(objects, &new).unwrap().resolve().unwrap().len() as u64);
+            let changed = changed(objects, &old, &new).unwrap();
+            let come = changed.values().filter(|changed| changed.before.is_none()).count();
+            let gone = changed.values().filter(|changed| changed.after.is_none()).count();
+            assert_eq!(count(&old) + come - gone, count(&new));
+            let after: Changes = changed.into_iter().map(|(path, changed)| (path, changed.after)).collect();
+            assert_eq!(after, view::changes(objects, &old, &new).unwrap());
             many += usize::from(differing(objects, &old, &new).unwrap() > LOOK_UP_MOST);
         }
         assert_eq!(many, 3, "both ways are taken");

@@ -1,13 +1,12 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
-use rootcast::path::{BundleName, ChannelName};
+use rootcast::path::ChannelName;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What an agent is told. Paths are relative to the file's directory.
+/// What an agent is told; its labels are in its certificate (specs/wire.md, W-2). Paths are relative to the file's directory.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
@@ -17,15 +16,14 @@ pub struct AgentConfig {
     pub state: PathBuf,
     /// The directory in which `current` points to the live configuration.
     pub live: PathBuf,
+    /// The directory of this host's secrets, in memory;
+    /// [`AgentConfig::secrets_directory`] says which unless it is given here.
+    pub secrets: Option<PathBuf>,
     /// Addresses of relays, the nearest first.
     pub relays: Vec<String>,
     /// The channel that this host follows.
     #[serde(default = "default_channel")]
     pub channel: String,
-    /// What the layers ask for: `region`, `datacenter`, `role` and any other.
-    /// `host` is the identity's name unless it is given here.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
 }
 
 fn default_channel() -> String {
@@ -42,19 +40,26 @@ impl AgentConfig {
         if config.relays.is_empty() {
             return Err(ConfigError::wrong(path, "`relays` names no address").into());
         }
-        for (label, value) in &config.labels {
-            if BundleName::new(value).is_err() || value.contains('/') {
-                let message = format!(
-                    "label `{label}`: `{}` can be no part of a bundle's name; use a-z, 0-9, `.`, `_` and `-`",
-                    value.escape_debug()
-                );
-                return Err(ConfigError::wrong(path, message).into());
-            }
-        }
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
         }
+        // What links say must not depend on where the agent was started.
+        if let Some(secrets) = &mut config.secrets {
+            let absolute = std::path::absolute(directory.join(&*secrets));
+            *secrets = absolute.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        }
         Ok(config)
+    }
+
+    /// Where the secrets of the host of this name are (specs/activation.md, A-22);
+    /// `None` where neither the configuration nor the environment says.
+    pub fn secrets_directory(&self, host: &str) -> Option<PathBuf> {
+        let below = |base: &Path| base.join("rootcast").join(host);
+        match &self.secrets {
+            Some(secrets) => Some(secrets.clone()),
+            None if rustix::process::geteuid().is_root() => Some(below(Path::new("/run"))),
+            None => std::env::var_os("XDG_RUNTIME_DIR").map(|base| below(Path::new(&base))),
+        }
     }
 
     /// The channel's name.

@@ -1,5 +1,7 @@
 //! What stops an agent, or keeps it at what it had.
 
+use crate::key::KeyError;
+use crate::secrets::SecretError;
 use crate::slots::SlotError;
 use rootcast::codec::CodecError;
 use rootcast::path::{BundleName, PathError};
@@ -39,6 +41,12 @@ pub enum AgentError {
     /// Staging or flipping failed; `current` is what it was.
     #[error(transparent)]
     Slots(#[from] SlotError),
+    /// The key that opens its secrets is not usable.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A secret cannot be opened or put in its place; `current` is what it was.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The layers do not resolve.
     #[error("the layers do not resolve: {0}")]
     View(#[from] TreeError),
@@ -73,9 +81,9 @@ impl AgentError {
     /// Whether fetching objects again would help.
     pub(crate) fn needs_repair(&self) -> bool {
         match self {
-            Self::Slots(SlotError::Object(error)) | Self::View(TreeError::Read(error)) => {
-                error.refetch().is_some()
-            }
+            Self::Slots(SlotError::Object(error))
+            | Self::View(TreeError::Read(error))
+            | Self::Secret(SecretError::Object(error)) => error.refetch().is_some(),
             Self::Slots(SlotError::ChunkList { .. }) => true,
             _ => false,
         }

@@ -10,12 +10,15 @@
 mod activate;
 mod config;
 mod error;
+mod key;
 mod run;
+pub mod secrets;
 pub mod slots;
 mod start;
 
 pub use activate::{Activation, Required};
 pub use config::AgentConfig;
 pub use error::AgentError;
+pub use key::{DECRYPTION_KEY_FILE, KeyError, RECIPIENT_FILE, load_decryption_key, make_decryption_key};
 pub use run::{AgentEvent, run};
 pub use start::start;

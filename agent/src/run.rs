@@ -1,11 +1,13 @@
 //! The agent's life: follow, verify, activate, report.
 
 use crate::activate::{Activation, Live, Required};
+use crate::secrets::Secrets;
 use crate::slots::{Report, Slots};
-use crate::{AgentConfig, AgentError};
+use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast_replica::renewal::{ask_parents, keep_renewed};
 use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint};
@@ -31,6 +33,10 @@ pub enum AgentEvent {
         flipped: bool,
         /// Damaged objects healed since the start.
         healed: u64,
+        /// Secrets of the view, which are counted in its files.
+        secrets: u64,
+        /// Secrets of other hosts, which the view has not.
+        left_out: u64,
     },
     /// Whether the host knows that it is up to date has changed.
     Freshness(Freshness),
@@ -54,6 +60,8 @@ struct Agent {
     files: u64,
     /// What was last said of it; nothing before the first head.
     freshness: Option<Freshness>,
+    /// Secrets of other hosts, as they were last told of.
+    left_out: u64,
 }
 
 /// Runs an agent until `shutdown` completes.
@@ -72,11 +80,12 @@ pub async fn run(
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
-    let mut labels = config.labels.clone();
-    labels.entry("host".into()).or_insert_with(|| name.clone());
+    let labels = member.identity.name().labels().of_host(&name);
     let interest = watch::Sender::new(Interest::Named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
-    let activation = Arc::new(Mutex::new(Activation::new(replica.clone(), labels, slots)));
+    let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
+    let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
+    let activation = Arc::new(Mutex::new(activation));
     let endpoint = Endpoint::dial_only(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
@@ -92,12 +101,19 @@ pub async fn run(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
+    let (dialling, relays) = (endpoint.clone(), config.relays.clone());
+    let renewing = keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
+        let (dialling, relays) = (dialling.clone(), relays.clone());
+        async move { ask_parents(&dialling, &relays, &own, request).await }
+    });
     let tending = replica.clone().tend(Tending::Follows);
-    let (active, files, freshness) = (0, 0, None);
-    let agent = Agent { name, replica, activation, interest, report, events, active, files, freshness };
+    let (active, files, left_out, freshness) = (0, 0, 0, None);
+    let agent =
+        Agent { name, replica, activation, interest, report, events, active, files, left_out, freshness };
     tokio::select! {
         () = following => {}
         () = tending => {}
+        () = renewing => {}
         () = agent.activate_all() => {}
         () = shutdown => {}
     }
@@ -195,14 +211,29 @@ impl Agent {
         let outcome = self.attempt(held).await;
         match outcome {
             Ok(live) => {
+                if live.left_out != self.left_out {
+                    self.left_out = live.left_out;
+                    tracing::info!(
+                        count = live.left_out,
+                        "secrets of this host's layers are for other hosts"
+                    );
+                }
                 let news = number != self.active;
                 (self.active, self.files) = (number, live.files);
                 self.tell(HostState::Active);
                 if news || live.flipped {
-                    let Live { files, report, flipped } = live;
+                    let Live { files, report, flipped, secrets, left_out } = live;
                     let healed = self.replica.healed();
                     tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
-                    (self.events)(AgentEvent::Active { number, files, report, flipped, healed });
+                    (self.events)(AgentEvent::Active {
+                        number,
+                        files,
+                        report,
+                        flipped,
+                        healed,
+                        secrets,
+                        left_out,
+                    });
                 }
                 true
             }
@@ -278,6 +309,7 @@ impl Agent {
             files: self.files,
             healed: self.replica.healed(),
             received: self.replica.received(),
+            refused: 0,
         };
         self.report.send_replace(vec![row]);
     }

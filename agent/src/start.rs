@@ -31,9 +31,10 @@ pub fn start(config: &Path, json: bool) -> Result<(), AgentError> {
 fn line(event: &AgentEvent) -> serde_json::Value {
     use serde_json::json;
     match event {
-        AgentEvent::Active { number, files, report, flipped, healed } => json!({
+        AgentEvent::Active { number, files, report, flipped, healed, secrets, left_out } => json!({
             "event": "active", "release": number, "files": files, "flipped": flipped, "healed": healed,
             "written": report.written, "removed": report.removed, "syncs": report.syncs,
+            "secrets": secrets, "secrets_left_out": left_out,
         }),
         AgentEvent::Failed { number, reason } => {
             json!({ "event": "failed", "release": number, "reason": reason })

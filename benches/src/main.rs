@@ -9,6 +9,7 @@ mod cost;
 mod error;
 mod figures;
 mod floor;
+mod handshake;
 mod member;
 mod ours;
 mod peers;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = match &arguments.command {
         Command::Member(_) => tracing::Level::WARN,
-        Command::Bandwidth(_) | Command::Scale(_) => tracing::Level::ERROR,
+        Command::Bandwidth(_) | Command::Scale(_) | Command::Handshake(_) => tracing::Level::ERROR,
     };
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments).map_err(BenchError::from),
+        Command::Handshake(arguments) => handshake::run(&arguments),
         Command::Member(member) => member::run(&member),
     };
     match outcome {

@@ -1,6 +1,7 @@
 //! From a source to a release: only what changed is read and hashed.
 
 use crate::config::{ConfigError, LimitExceeded, Misplaced, Rootcast};
+use crate::seal::{SealError, Sealer};
 use crate::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
@@ -8,20 +9,22 @@ use rootcast::chunking;
 use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
-use rootcast::id::{Chain, EditHash, NodeId};
+use rootcast::id::{BlobId, Chain, EditHash, NodeId};
 use rootcast::layers::PLAN_BUNDLE;
-use rootcast::limits::{MAX_BLOB, MAX_BUNDLES};
+use rootcast::limits::{MAX_BLOB, MAX_BUNDLES, MAX_SECRET};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
 use rootcast::path::{BundleName, ChannelName, ConfigPath, LinkTarget, PathError};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::protocol::Publication;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::settings::SettingsError;
 use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
 use rootcast_keys::{KeyError, Signer};
 use rootcast_replica::{Held, Replica, ReplicaError};
 use rootcast_store::{Batch, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use zeroize::Zeroizing;
 
 /// A source could not be compiled. Nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,14 @@ pub enum CompileError {
         path: ConfigPath,
         /// Why it is refused.
         source: PathError,
+    },
+    /// A file that is marked secret cannot be one.
+    #[error("{path} {source}")]
+    Secret {
+        /// The file, from the source's root.
+        path: ConfigPath,
+        /// Why.
+        source: SealError,
     },
     /// A tree could not be built.
     #[error("bundle `{bundle}`: {source}")]
@@ -113,6 +124,7 @@ pub type Progress = dyn Fn(Stage, u64, u64) + Send + Sync;
 pub struct Compiled {
     bundles: BTreeMap<BundleName, (NodeId, Totals)>,
     commit: Vec<u8>,
+    warnings: Vec<SettingsError>,
 }
 
 /// What a process published last, and under which settings.
@@ -134,6 +146,9 @@ pub struct Signed {
     pub number: u64,
     /// Files put or removed, those of the plan not counted.
     pub files_changed: u64,
+    /// What of the settings has no effect, which is told when all files are read: patterns of
+    /// secrets that no file is under.
+    pub warnings: Vec<SettingsError>,
 }
 
 /// A release that is compiled, with its edits, and not signed yet.
@@ -150,6 +165,8 @@ pub struct Unsigned {
     pub number: u64,
     /// Files put or removed, those of the plan not counted.
     pub files_changed: u64,
+    /// As in [`Signed`].
+    pub warnings: Vec<SettingsError>,
 }
 
 /// A release in the making, on top of what a replica holds: what it is compiled
@@ -161,6 +178,8 @@ pub struct Making<'a> {
     pub settings: &'a Rootcast,
     /// The publisher's own replica of the channel.
     pub replica: &'a Replica,
+    /// What encrypts its secrets.
+    pub sealer: &'a Sealer,
     /// When, in seconds since 1970.
     pub issued: u64,
     /// What this process published last; a directory is read whole without it.
@@ -173,7 +192,7 @@ pub struct Making<'a> {
 
 /// Compiles the source; its objects are durable in the replica's store afterwards.
 fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
-    let Making { source, settings, replica, last, allow_empty, progress, .. } = *making;
+    let Making { source, settings, replica, last, allow_empty, .. } = *making;
     let held = replica.held();
     let since = held.as_ref().map(|held| held.bundles.release().release().commit.clone());
     let same_settings = match &since {
@@ -195,9 +214,14 @@ fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
     let mut compiled = Compiled {
         bundles: held.as_deref().map(bundles_of).unwrap_or_default(),
         commit: source.commit().to_vec(),
+        // What changed cannot tell that nothing is under a pattern.
+        warnings: match &changes {
+            Changes::Full(files) => settings.secrets.unused(files.iter().map(|file| &file.path)),
+            Changes::Since(_) => Vec::new(),
+        },
     };
     let mut batch = replica.store().begin()?;
-    let mut new = read(source, settings, &changes, &mut *batch, progress)?;
+    let mut new = read(making, &changes, &mut *batch)?;
     if let Changes::Full(_) = changes {
         remove_unlisted(replica, &compiled.bundles, &mut new)?;
     }
@@ -245,12 +269,11 @@ fn settings_at(source: &Source, commit: &[u8]) -> Option<Rootcast> {
 
 /// Reads the files that changed and stores their content.
 fn read(
-    source: &Source,
-    settings: &Rootcast,
+    making: &Making<'_>,
     changes: &Changes,
     batch: &mut dyn Batch,
-    progress: &Progress,
 ) -> Result<BTreeMap<BundleName, tree::Changes>, CompileError> {
+    let Making { source, settings, progress, .. } = *making;
     let mut new: BTreeMap<BundleName, tree::Changes> = BTreeMap::new();
     let (puts, removed): (Vec<&SourceFile>, Vec<&ConfigPath>) = match changes {
         Changes::Full(files) => (files.iter().collect(), Vec::new()),
@@ -274,6 +297,11 @@ fn read(
             return Err(misplaced.into());
         }
         let Some((bundle, path)) = settings.place(&file.path) else { continue };
+        if let Some(secret) = secret(making, file, batch)? {
+            new.entry(bundle).or_default().insert(path, Some(secret));
+            progress(Stage::Read, done as u64 + 1, total);
+            continue;
+        }
         let bytes = source.read(file)?;
         let entry = match file.kind {
             FileKind::Symlink => Entry::Symlink { target: link(&file.path, &path, &bytes)? },
@@ -286,6 +314,29 @@ fn read(
         progress(Stage::Read, done as u64 + 1, total);
     }
     Ok(new)
+}
+
+/// The entry of a file that is marked secret; `None` for all others.
+fn secret(
+    making: &Making<'_>,
+    file: &SourceFile,
+    batch: &mut dyn Batch,
+) -> Result<Option<Entry>, CompileError> {
+    let Some(recipients) = making.settings.secrets.recipients(&file.path) else { return Ok(None) };
+    let failed = |source| CompileError::Secret { path: file.path.clone(), source };
+    match file.kind {
+        FileKind::Symlink => return Err(failed(SealError::Link)),
+        FileKind::Executable => return Err(failed(SealError::Executable)),
+        FileKind::Regular if file.size > MAX_SECRET => {
+            return Err(failed(SealError::TooLarge { size: file.size }));
+        }
+        FileKind::Regular => {}
+    }
+    let plaintext = Zeroizing::new(making.source.read(file)?);
+    let sealed = making.sealer.seal(&plaintext, &recipients).map_err(|error| failed(error.into()))?;
+    let (id, size) = (BlobId::of(&sealed), sealed.len() as u64);
+    batch.write(id.into(), Bytes::from(sealed))?;
+    Ok(Some(Entry::Secret { id, size }))
 }
 
 fn link(at: &ConfigPath, path: &ConfigPath, target: &[u8]) -> Result<LinkTarget, CompileError> {
@@ -390,15 +441,13 @@ impl Unsigned {
 
     /// With the signatures that it has got.
     pub fn signed(self, document: Bytes) -> Signed {
-        let lengths = self.edits.iter().map(|edit| edit.as_ref().map(|edit| edit.len() as u64));
-        let publication = Publication {
-            channel: self.channel,
-            release: document,
-            leaves: self.leaves,
-            edits: lengths.collect(),
-        };
+        let lengths: Vec<_> =
+            self.edits.iter().map(|edit| edit.as_ref().map(|edit| edit.len() as u64)).collect();
+        let publication =
+            Publication { channel: self.channel, release: document, leaves: self.leaves, edits: lengths };
         let edits = self.edits.into_iter().flatten().collect();
-        Signed { publication, edits, number: self.number, files_changed: self.files_changed }
+        let Self { number, files_changed, warnings, .. } = self;
+        Signed { publication, edits, number, files_changed, warnings }
     }
 }
 
@@ -453,6 +502,6 @@ fn unsigned(making: &Making<'_>, compiled: &Compiled) -> Result<Unsigned, Compil
         commit: Bytes::copy_from_slice(&compiled.commit),
         issued,
     };
-    let channel = settings.channel.clone();
-    Ok(Unsigned { payload: release.encode().into(), leaves, edits, channel, number, files_changed })
+    let (channel, warnings) = (settings.channel.clone(), compiled.warnings.clone());
+    Ok(Unsigned { payload: release.encode().into(), leaves, edits, channel, number, files_changed, warnings })
 }

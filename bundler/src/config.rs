@@ -1,12 +1,14 @@
 //! The repository's own settings, `rootcast.toml`: its channel, the layers that
 //! turn directories into bundles, and its limits (specs/configuration.md).
 
+use crate::secrets::{Secrets, WrittenSecret};
 use crate::source::{Source, SourceError};
 use rootcast::layers::{BASE_BUNDLE, LayerError, LayerPattern};
 use rootcast::limits::{MAX_BUNDLE, MAX_FILE, MAX_FILES, MAX_LAYERS};
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
 use rootcast::settings::{self, SettingsError, Spanned};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Where the settings stand, from the source's root.
 pub const CONFIG_FILE: &str = "rootcast.toml";
@@ -110,6 +112,8 @@ pub struct Rootcast {
     pub layers: Option<Vec<LayerPattern>>,
     /// What its bundles may hold.
     pub limits: Limits,
+    /// Which of its files are secret, and to whom they are not.
+    pub secrets: Secrets,
 }
 
 /// The file's shape, before its values are judged.
@@ -120,6 +124,10 @@ struct Written {
     layers: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     limits: WrittenLimits,
+    #[serde(default)]
+    recipients: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
+    #[serde(default)]
+    secrets: Vec<WrittenSecret>,
 }
 
 #[derive(Default, Deserialize)]
@@ -160,7 +168,8 @@ impl Rootcast {
             bytes: read_limit(text, "bytes", written.limits.bytes, MAX_BUNDLE)?,
             file_size: read_limit(text, "file_size", written.limits.file_size, MAX_FILE)?,
         };
-        Ok(Self { channel, layers, limits })
+        let secrets = Secrets::of(text, &written.recipients, &written.secrets)?;
+        Ok(Self { channel, layers, limits, secrets })
     }
 
     /// The bundle that a file of the repository belongs to, and its path there.

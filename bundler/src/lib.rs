@@ -7,9 +7,12 @@ pub mod config;
 mod founding;
 mod offline;
 mod publisher;
+mod seal;
+pub mod secrets;
 pub mod source;
 
 pub use compile::{CompileError, Compiled, LastPublished, Making, Progress, Signed, Stage, Unsigned};
 pub use founding::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
 pub use offline::{draft_edits, files_of};
 pub use publisher::{PublishConfig, PublishError, Published, Publisher};
+pub use seal::{SEALING_KEY_FILE, SealError, Sealer};

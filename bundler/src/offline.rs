@@ -49,11 +49,10 @@ impl Publisher {
             let source = rootcast::verify::VerifyError::NotGranted(settings.channel.clone());
             return Err(ReplicaError::Verify(source).into());
         }
-        let unsigned = self.make(source, &settings, &replica, &progress).await?;
+        let (unsigned, idle) = self.make(source, &settings, &replica, &progress).await?;
+        let Unsigned { payload, leaves, edits, .. } = unsigned;
         let platform = trust.trust().platform;
-        Ok(unsigned.map(|Unsigned { payload, leaves, edits, .. }| {
-            ReleaseDraft::new(platform, payload, leaves, edits)
-        }))
+        Ok((!idle).then(|| ReleaseDraft::new(platform, payload, leaves, edits)))
     }
 
     /// Sends a release that enough publishers have signed. Sending it again is no mistake.
@@ -76,7 +75,9 @@ impl Publisher {
         let files_changed = delivered.map(|(_, summary)| files_of(summary)).sum();
         let ReleaseDraft { payload, leaves, edits, .. } = draft;
         let (channel, number, bundles) = (release.channel.clone(), release.number, release.bundles);
-        let signed = Unsigned { payload, leaves, edits, channel, number, files_changed }.signed(document);
+        let warnings = Vec::new();
+        let unsigned = Unsigned { payload, leaves, edits, channel, number, files_changed, warnings };
+        let signed = unsigned.signed(document);
         let answer = match self.offer(&signed).await {
             // It may or may not have been taken: the answer to the same again tells.
             Err(error) => {
@@ -105,6 +106,7 @@ impl Publisher {
             overtaken: 0,
             acknowledged: Instant::now(),
             is_new: true,
+            warnings: Vec::new(),
         })
     }
 

@@ -3,11 +3,13 @@
 
 use crate::compile::{CompileError, LastPublished, Making, Progress, Signed, Unsigned};
 use crate::config::Rootcast;
+use crate::seal::Sealer;
 use crate::source::{Source, SourceLimits};
 use rootcast::draft::DraftError;
 use rootcast::limits::MAX_PUBLISH_TRIES;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
+use rootcast::settings::SettingsError;
 use rootcast_keys::{KeyError, NoPassphrase, Passphrase, SecretKey, Signer};
 use rootcast_replica::{
     ConfigError, Member, MemberError, Replica, ReplicaError, Rule, Update, pull, read_config,
@@ -137,6 +139,8 @@ pub struct Published {
     pub acknowledged: Instant,
     /// False where the newest release is this very commit and content, so that nothing was published.
     pub is_new: bool,
+    /// What of the settings has no effect ([`Signed::warnings`]).
+    pub warnings: Vec<SettingsError>,
 }
 
 /// Publishes sources to an origin.
@@ -244,9 +248,10 @@ impl Publisher {
             {
                 return Ok(Self::published(&settings, signed, overtaken));
             }
-            let Some(unsigned) = self.make(source, &settings, &replica, &progress).await? else {
-                return Ok(Self::unchanged(&settings, &replica));
-            };
+            let (unsigned, idle) = self.make(source, &settings, &replica, &progress).await?;
+            if idle {
+                return Ok(Self::unchanged(&settings, &replica, unsigned.warnings));
+            }
             let signed = Arc::new(unsigned.sign(self.signer()?)?);
             match self.offer(&signed).await {
                 Ok(PublishAnswer::Accepted(_)) => {
@@ -378,24 +383,28 @@ impl Publisher {
         Err(PublishError::Overtaken(MAX_PUBLISH_TRIES))
     }
 
-    /// Compiles; `None` where nothing has changed.
+    /// Compiles, and whether it is what is published already.
     pub(crate) async fn make(
         &self,
         source: &Arc<Mutex<Source>>,
         settings: &Rootcast,
         replica: &Arc<Replica>,
         progress: &Arc<Progress>,
-    ) -> Result<Option<Unsigned>, PublishError> {
+    ) -> Result<(Unsigned, bool), PublishError> {
         let (source, settings, replica) = (source.clone(), settings.clone(), replica.clone());
         let (progress, last) = (progress.clone(), self.last.clone());
         let allow_empty = self.allow_empty;
+        let state = self.state.clone();
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let made = tokio::task::spawn_blocking(move || {
             let source = lock(&source);
+            // The key is made with the first secret.
+            let sealer = if settings.secrets.is_empty() { Sealer::random() } else { Sealer::open(&state) }?;
             let making = Making {
                 source: &source,
                 settings: &settings,
                 replica: &replica,
+                sealer: &sealer,
                 issued,
                 last: last.as_ref(),
                 allow_empty,
@@ -408,7 +417,7 @@ impl Publisher {
             // One that the trust in force does not grant any more is published anew.
             let is_same = unsigned.edits.iter().all(Option::is_none);
             let idle = same_commit && is_same && replica.granted().is_some();
-            Ok::<_, PublishError>((!idle).then_some(unsigned))
+            Ok::<_, PublishError>((unsigned, idle))
         });
         made.await.map_err(|_| PublishError::Stopped)?
     }
@@ -459,10 +468,11 @@ impl Publisher {
             overtaken,
             acknowledged: Instant::now(),
             is_new: true,
+            warnings: signed.warnings.clone(),
         }
     }
 
-    fn unchanged(settings: &Rootcast, replica: &Replica) -> Published {
+    fn unchanged(settings: &Rootcast, replica: &Replica, warnings: Vec<SettingsError>) -> Published {
         let held = replica.held();
         Published {
             channel: settings.channel.clone(),
@@ -474,6 +484,7 @@ impl Publisher {
             overtaken: 0,
             acknowledged: Instant::now(),
             is_new: false,
+            warnings,
         }
     }
 }

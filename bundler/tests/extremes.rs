@@ -15,7 +15,7 @@ use rootcast::tree::Totals;
 use rootcast::trust::TrustChain;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::{Source, SourceLimits};
-use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE};
+use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Sealer};
 use rootcast_keys::Signer;
 use rootcast_replica::{Replica, Rule, Trusted, Update};
 use rootcast_store::DiskStore;
@@ -97,6 +97,7 @@ impl Scene {
             source: &source,
             settings: &settings,
             replica: &self.publisher,
+            sealer: &Sealer::random().unwrap(),
             issued: 1,
             last: None,
             allow_empty: self.allow_empty,
@@ -284,7 +285,7 @@ fn binary_files_travel_at_their_size() {
 }
 
 #[test]
-fn over_a_limit_nothing_is_signed_and_limit_and_value_are_named() {
+fn threat_28_over_a_limit_nothing_is_signed_and_limit_and_value_are_named() {
     let cases = [
         ("bytes = 5000", "bundle `base` has 6000 bytes, over limits.bytes = 5000"),
         ("files = 2", "bundle `base` has 3 files, over limits.files = 2"),

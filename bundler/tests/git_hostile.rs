@@ -222,7 +222,7 @@ fn an_old_side_that_cannot_be_read_is_as_good_as_unknown() {
 }
 
 #[test]
-fn replaced_objects_are_not_followed() {
+fn threat_18_replaced_objects_are_not_followed() {
     let repo = Repo::new();
     let (right, wrong) = (repo.blob(b"right"), repo.blob(b"wrong"));
     repo.commit_tree(&repo.tree(&[("100644", b"file", &right)]));

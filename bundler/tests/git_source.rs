@@ -380,7 +380,7 @@ proptest! {
 
 /// Runs this test again as a child process that `GIT_…` variables point elsewhere.
 #[test]
-fn the_environment_has_no_say() {
+fn threat_18_the_environment_has_no_say() {
     const REPO: &str = "ROOTCAST_TEST_REPOSITORY";
     if let Some(path) = std::env::var_os(REPO) {
         let source = Source::open(Path::new(&path), None).unwrap();
@@ -394,7 +394,7 @@ fn the_environment_has_no_say() {
     wrong.commit();
     let wrong = wrong.path().join(".git");
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "the_environment_has_no_say"])
+        .args(["--exact", "threat_18_the_environment_has_no_say"])
         .env(REPO, right.path())
         .env("GIT_DIR", &wrong)
         .env("GIT_OBJECT_DIRECTORY", wrong.join("objects"))

@@ -41,9 +41,8 @@ pub const OTHER_PROVIDERS: &[&str] =
 /// The crate that reads, makes and writes secret signing keys (specs/architecture.md, "Where private keys are").
 pub const KEY_HOME: &str = "rootcast-keys";
 
-/// The crates that may use it: those of publishers and root key holders, and of the origin.
-pub const KEY_USERS: &[&str] =
-    &["rootcast-bundler", "rootcast-relay", "rootcast-command", "rootcast-benches", "rootcast-sim"];
+/// The crates that may use it: those of publishers and root key holders.
+pub const KEY_USERS: &[&str] = &["rootcast-bundler", "rootcast-command", "rootcast-benches", "rootcast-sim"];
 
 /// Features of `ed25519-dalek` that read, write or make secret keys.
 const KEY_FEATURES: &[&str] = &["hazmat", "pem", "pkcs8", "rand_core", "serde"];

@@ -9,6 +9,8 @@ use rootcast_bundler::{CompileError, PublishError};
 use rootcast_keys::KeyError;
 use rootcast_relay::RelayError;
 use rootcast_relay::authority::AuthorityError;
+use rootcast_relay::membership::MembershipError;
+use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::{CloseReason, Code, PeerFault, TransportError};
@@ -172,7 +174,8 @@ impl From<RelayError> for Failure {
     fn from(error: RelayError) -> Self {
         let exit = match &error {
             RelayError::Config(error) => config_exit(error),
-            RelayError::Member(_) => Exit::Trust,
+            RelayError::Member(_)
+            | RelayError::Membership(MembershipError::Authority(_) | MembershipError::Key(_)) => Exit::Trust,
             RelayError::Transport(inner) => Self::from_transport(inner).exit,
             _ => Exit::Failure,
         };
@@ -192,17 +195,35 @@ impl From<AgentError> for Failure {
         let exit = match &error {
             AgentError::Config(error) => config_exit(error),
             AgentError::Name(_) => Exit::Usage,
-            AgentError::Member(_) => Exit::Trust,
+            AgentError::Member(_) | AgentError::Key(_) => Exit::Trust,
             AgentError::Transport(inner) => Self::from_transport(inner).exit,
             _ => Exit::Failure,
         };
         let failure = Self::new(exit, error.to_string());
         match &error {
             AgentError::Config(ConfigError::Read { .. }) => failure.next(WRITE_CONFIG),
-            AgentError::Name(_) => {
-                failure.next("correct `channel` or the labels in the agent's configuration")
-            }
+            AgentError::Name(_) => failure.next("correct `channel` in the agent's configuration"),
             _ => failure,
+        }
+    }
+}
+
+impl From<JoinFailure> for Failure {
+    fn from(error: JoinFailure) -> Self {
+        let message = error.to_string();
+        match error {
+            JoinFailure::Text(_) | JoinFailure::OtherName { .. } => Self::new(Exit::Usage, message)
+                .next("`rootcast invite`, on the origin's machine, prints a join string"),
+            JoinFailure::AlreadyThere { .. } | JoinFailure::Write { .. } => Self::new(Exit::Failure, message),
+            JoinFailure::Transport(inner) => Self::from_transport(&inner),
+            JoinFailure::Unavailable { .. } => Self::new(Exit::Unreachable, message),
+            JoinFailure::Refused => Self::new(Exit::Trust, message)
+                .next("make another with `rootcast invite`; the origin's log says why this one is refused"),
+            JoinFailure::Imposter { .. }
+            | JoinFailure::Authority { .. }
+            | JoinFailure::Platform { .. }
+            | JoinFailure::Name(_)
+            | JoinFailure::OtherCertificate { .. } => Self::new(Exit::Trust, message),
         }
     }
 }
@@ -224,6 +245,17 @@ impl From<DraftError> for Failure {
             }
             _ => failure,
         }
+    }
+}
+
+impl From<MembershipError> for Failure {
+    fn from(error: MembershipError) -> Self {
+        let exit = match &error {
+            MembershipError::TokenBounds => Exit::Usage,
+            MembershipError::Authority(_) | MembershipError::Key(_) => Exit::Trust,
+            _ => Exit::Failure,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 

@@ -7,8 +7,11 @@ mod audit;
 mod completions;
 mod dev;
 mod failure;
+mod host;
 mod init;
 mod inspect;
+mod invite;
+mod join;
 mod key;
 mod output;
 mod passphrase;
@@ -45,8 +48,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a platform (keys, certificate authority, trust), or add an identity to it
+    /// Make a platform: keys, certificate authority, trust, its origin and its publisher
     Init(init::Arguments),
+    /// Print a join string for a new host, relay or publisher (on the origin's machine)
+    Invite(invite::Arguments),
+    /// Become a member of a platform, with a join string
+    Join(join::Arguments),
+    /// Show members, deny them, allow them again (on the origin's machine)
+    Host(host::Arguments),
     /// Compile a repository or directory, sign it and publish it to the origin
     Publish(publish::Arguments),
     /// Sign a release that `publish --unsigned` wrote
@@ -86,6 +95,9 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_max_level(level).init();
     let outcome = match arguments.command {
         Command::Init(arguments) => init::run(&arguments, &output),
+        Command::Invite(arguments) => invite::run(&arguments, &output),
+        Command::Join(arguments) => join::run(&arguments, &output),
+        Command::Host(arguments) => host::run(&arguments, &output),
         Command::Publish(arguments) => publish::run(&arguments, &output),
         Command::Sign(arguments) => sign::run(&arguments, &output),
         Command::Key(arguments) => key::run(&arguments, &output),

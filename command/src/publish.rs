@@ -1,20 +1,22 @@
 //! `rootcast publish`
 
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, plain};
 use crate::passphrase::Asking;
 use crate::sign;
 use indicatif::ProgressBar;
 use rootcast::draft::ReleaseDraft;
 use rootcast::trust::TrustChain;
+use rootcast_bundler::config::CONFIG_FILE;
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{Progress, PublishConfig, PublishError, Published, Publisher, Stage};
-use rootcast_transport::IDENTITY_FILE;
+use rootcast_replica::renewal::{ask_parents, is_past_half, renew};
+use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -73,7 +75,9 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let published = runtime()?.block_on(async {
         let mut publisher = Publisher::open_with(&config, &arguments.asking)?;
         publisher.set_allow_empty(arguments.allow_empty);
-        publisher.publish(&source, progress).await
+        let published = publisher.publish(&source, progress).await;
+        keep_certified(&config).await;
+        published
     });
     bar.finish_and_clear();
     told(&published?, begun, output)
@@ -100,12 +104,16 @@ fn unsigned(
 }
 
 fn told(published: &Published, begun: Instant, output: &Output) -> Result<(), Failure> {
+    let warnings: Vec<String> =
+        published.warnings.iter().map(|warning| plain(&format!("{CONFIG_FILE}:{warning}"))).collect();
     let ms = begun.elapsed().as_millis() as u64;
     output.value(&json!({
         "channel": published.channel.as_str(), "release": published.number, "commit": published.commit,
         "files_changed": published.files_changed, "edit_bytes": published.edit_bytes,
         "bundles": published.bundles, "overtaken": published.overtaken, "published": published.is_new, "ms": ms,
+        "warnings": warnings,
     }));
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if published.is_new {
         output.line(format!(
             "release {} of channel {}: {} files changed, edits of {}, {} ms",
@@ -122,6 +130,27 @@ fn told(published: &Published, begun: Instant, output: &Output) -> Result<(), Fa
         ));
     }
     Ok(())
+}
+
+/// Renews the publisher's certificate where half of its life is over. Where that fails, the
+/// one that there is serves on, and the next publication tries again.
+async fn keep_certified(config: &PublishConfig) {
+    let identity = Identity::load(&config.identity);
+    if identity.is_ok_and(|identity| is_past_half(&identity, SystemTime::now()))
+        && let Err(failure) = renew_publisher(config).await
+    {
+        eprintln!("warning: the publisher's certificate could not be renewed: {}", failure.message);
+    }
+}
+
+/// Renews the publisher's certificate now.
+pub(crate) async fn renew_publisher(config: &PublishConfig) -> Result<Identity, Failure> {
+    let endpoint = Endpoint::dial_only(&Identity::load(&config.identity)?)?;
+    let ask = |own: Identity, request| {
+        let (endpoint, origin) = (endpoint.clone(), config.origin.clone());
+        async move { ask_parents(&endpoint, &origin, &own, request).await }
+    };
+    Ok(renew(&config.identity, SystemTime::now(), ask).await?)
 }
 
 /// Refuses a source that has the publisher's own secrets or state in it: a

@@ -166,7 +166,7 @@ fn print_json(asked: &Asked, channels: &BTreeMap<&ChannelName, Channel<'_>>, out
             json!({
                 "name": plain(&row.name), "role": plain(&row.role), "parent": plain(&row.parent),
                 "channel": row.channel.as_str(), "release": row.release, "state": row.state.as_str(),
-                "files": row.files, "received": row.received, "healed": row.healed,
+                "files": row.files, "received": row.received, "healed": row.healed, "refused": row.refused,
                 "behind": newest.saturating_sub(row.release),
             })
         })
@@ -223,6 +223,9 @@ fn details(row: &HostStatus, newest: u64, colours: bool) -> String {
     );
     if row.healed > 0 {
         text.push_str(&format!(", {} healed", row.healed));
+    }
+    if row.refused > 0 {
+        text.push_str(&format!(", {} requests refused", row.refused));
     }
     match newest.saturating_sub(row.release) {
         0 => {}

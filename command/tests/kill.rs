@@ -268,7 +268,7 @@ fn threat_25_a_publisher_is_killed_and_publishes_again() {
     let log = channel.log();
     check_log(&log, &commits);
     assert_eq!(log.len() as u64, last);
-    let agent = channel.deployment.agent(&address, "role = 'web'");
+    let agent = channel.deployment.agent(&address);
     agent.wait_for("newest release", |event| event["event"] == "active" && event["release"] == last);
     channel.repository.git(&["checkout", "-q", commits.last().unwrap()]);
     let live = channel.deployment.home.path().join("live/current");

@@ -25,7 +25,7 @@ impl Platform {
         let deployment = Deployment::new("main");
         let (origin, address) = deployment.relay("origin", "127.0.0.1:0", &[]);
         let (eu, below) = deployment.relay("eu", "127.0.0.1:0", &[&address]);
-        let agent = deployment.agent(&below, "role = 'web', region = 'eu'");
+        let agent = deployment.agent(&below);
         let config = deployment.publisher("publisher", &address);
         Self { deployment, origin, _eu: eu, agent, address, config }
     }

@@ -20,8 +20,8 @@ fn rootcast(home: &Path, arguments: &[&str]) -> Output {
 /// A platform beside a directory of configuration, and a publisher's file.
 fn platform() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    assert!(rootcast(home.path(), &["init", "platform", "--identity", "relay:origin"]).status.success());
-    let publish = "identity = 'platform/identities/publisher-publisher'\nkey = 'platform/keys/publisher.key'\n\
+    assert!(rootcast(home.path(), &["init", "platform", "--address", "localhost:7400"]).status.success());
+    let publish = "identity = 'platform/publisher'\nkey = 'platform/keys/publisher.key'\n\
                    state = 'publisher'\norigin = ['127.0.0.1:1']\n";
     fs::write(home.path().join("publish.toml"), publish).unwrap();
     home
@@ -30,7 +30,7 @@ fn platform() -> tempfile::TempDir {
 #[test]
 fn a_source_that_holds_the_publishers_own_keys_is_refused() {
     let home = platform();
-    for source in [".", "platform", "platform/keys", "platform/identities/publisher-publisher"] {
+    for source in [".", "platform", "platform/keys", "platform/publisher"] {
         let refused = rootcast(home.path(), &["publish", source]);
         assert_eq!(refused.status.code(), Some(4), "{source}: {refused:?}");
         let message = String::from_utf8(refused.stderr).unwrap();
@@ -41,7 +41,8 @@ fn a_source_that_holds_the_publishers_own_keys_is_refused() {
 #[test]
 fn a_mistyped_key_of_a_configuration_file_is_named_with_its_line() {
     let home = platform();
-    let text = "listen = '127.0.0.1:0'\nidentity = 'platform/identities/relay-origin'\nstate = 'state'\nparent = []\n";
+    let text =
+        "listen = '127.0.0.1:0'\nidentity = 'platform/origin/identity'\nstate = 'state'\nparent = []\n";
     fs::write(home.path().join("relay.toml"), text).unwrap();
     let refused = rootcast(home.path(), &["relay", "relay.toml"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
@@ -50,11 +51,13 @@ fn a_mistyped_key_of_a_configuration_file_is_named_with_its_line() {
 }
 
 #[test]
-fn a_label_that_can_name_no_bundle_is_refused_at_the_start() {
-    let home = platform();
-    let text = "identity = 'i'\nstate = 's'\nlive = 'l'\nrelays = ['127.0.0.1:1']\n[labels]\nregion = 'EU'\n";
-    fs::write(home.path().join("agent.toml"), text).unwrap();
-    let refused = rootcast(home.path(), &["agent", "agent.toml"]);
+fn a_label_that_can_name_no_bundle_is_refused_before_anything_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    let refused = rootcast(
+        home.path(),
+        &["init", "platform", "--address", "localhost:7400", "--identity", "agent:web-1,region=EU"],
+    );
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(String::from_utf8(refused.stderr).unwrap().contains("label `region`"));
+    assert!(!home.path().join("platform").exists());
 }

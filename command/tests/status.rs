@@ -49,7 +49,7 @@ fn origin_relay_and_agent_as_a_tree() {
     assert!(rows[0].starts_with("origin     relay"), "{text}");
     assert!(rows[1].starts_with("  eu       relay"), "{text}");
     assert!(rows[2].starts_with("    web-1  agent"), "{text}");
-    assert!(text.contains("1 host: 1 on release 1, 0 behind, 0 failed, 0 offline"), "{text}");
+    assert!(text.contains("1 host: 1 on release 1, 0 behind, 0 stale, 0 failed, 0 offline"), "{text}");
     assert!(!text.contains('\x1b'));
 
     // An agent's configuration names its relay and identity.

@@ -23,7 +23,7 @@ impl Platform {
         let deployment = Deployment::new("main");
         let (origin, address) = deployment.relay("origin", "127.0.0.1:0", &[]);
         let (eu, below) = deployment.relay("eu", "127.0.0.1:0", &[&address]);
-        let agent = deployment.agent(&below, "role = 'web'");
+        let agent = deployment.agent(&below);
         let config = deployment.publisher("publisher", &address);
         let repository = Repository::init(&deployment.home.path().join("repository"));
         let platform = Self { deployment, _origin: origin, _eu: eu, agent, config, repository };

@@ -30,6 +30,15 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// It is not what the publisher derives the keys of secrets from.
+    #[error(
+        "{} is not 32 bytes in hexadecimal; remove it, and the next publication of each secret sends it anew",
+        path.display()
+    )]
+    MalformedSealing {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is encrypted, and nobody is there to give the passphrase.
     #[error(
         "{} is encrypted with a passphrase, and who runs alone has none; `rootcast key export` writes it without",

@@ -114,12 +114,28 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     bytes.starts_with(VERSION.as_bytes())
 }
 
+/// Writes a new file of mode 0600, durably.
+///
+/// # Errors
+/// When the file exists or cannot be written.
+pub fn write_private(path: &Path, text: &str) -> Result<(), KeyError> {
+    write_new(path, text.as_bytes(), 0o600)
+}
+
+/// Reads a small file that nobody but its owner may read.
+///
+/// # Errors
+/// [`KeyError`], which names the file.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    match read(path)? {
+        (_, mode) if mode & 0o077 != 0 => Err(KeyError::Exposed { path: path.to_owned(), mode }),
+        (bytes, _) => Ok(bytes),
+    }
+}
+
 /// The PEM of a key file.
 pub(crate) fn read_key(path: &Path, source: &dyn Passphrase) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let (bytes, mode) = read(path)?;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed { path: path.to_owned(), mode });
-    }
+    let bytes = read_private(path)?;
     if !is_encrypted(&bytes) {
         return Ok(bytes);
     }

@@ -10,7 +10,7 @@ mod error;
 mod file;
 
 pub use error::KeyError;
-pub use file::{KeyFile, NoPassphrase, Passphrase, key_files, public_key};
+pub use file::{KeyFile, NoPassphrase, Passphrase, key_files, public_key, read_private, write_private};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};

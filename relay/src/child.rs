@@ -1,13 +1,17 @@
 //! One child's streams: its subscription, and the questions it asks.
 
+use crate::joins;
 use crate::news::Told;
 use crate::publish;
 use crate::server::Shared;
 use crate::status::Key;
 use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
-use rootcast_replica::{Replica, ReplicaError, Serving, answer_objects};
+use rootcast::reader::Reader;
+use rootcast_replica::renewal::sleep_until;
+use rootcast_replica::{Replica, ReplicaError};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,8 +21,16 @@ static SESSIONS: AtomicU64 = AtomicU64::new(0);
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let mut streams = tokio::task::JoinSet::new();
+    let mut unwelcome = pin!(unwelcome(&shared, &connection));
     loop {
         tokio::select! {
+            // First, so that one who is denied is not served a single stream.
+            biased;
+            reason = &mut unwelcome => {
+                tracing::warn!(peer = %connection.peer(), %reason, "connection closed");
+                connection.close(Code::REFUSED, reason);
+                break;
+            }
             stream = connection.accept_bi() => {
                 let Ok((sender, receiver)) = stream else { break };
                 let (shared, connection) = (shared.clone(), connection.clone());
@@ -33,6 +45,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     }
     let reason = connection.closed().await;
     tracing::debug!(peer = %connection.peer(), %reason, "connection ended");
+}
+
+/// Waits until the peer may no longer be here, and says why (threat 22).
+async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
+    tokio::select! {
+        () = shared.denied.until_denied(connection.peer()) => "denied",
+        () = sleep_until(connection.expires()) => "the certificate has ended",
+    }
 }
 
 /// A stream failed: a peer that breaks the protocol loses its connection, and nobody else's.
@@ -58,7 +78,7 @@ async fn stream_of(
         Opening::Subscribe(subscribe) => subscription(shared, connection, subscribe, sender, receiver).await,
         Opening::Update(request) => {
             let answer = match shared.replica(&request.channel) {
-                Some(replica) => pulled(replica, &request, connection.peer().role(), &mut sender).await?,
+                Some(replica) => pulled(replica, &reader(connection), &request, &mut sender).await?,
                 None => Some(UpdateAnswer::NotFound),
             };
             if let Some(answer) = answer {
@@ -68,7 +88,13 @@ async fn stream_of(
             Ok(())
         }
         Opening::Objects(request) => match shared.replica(&request.channel) {
-            Some(replica) => answer_objects(replica.store(), request, &mut sender).await,
+            Some(replica) => {
+                let bundle = request.bundle.clone();
+                if !replica.answer_objects(&reader(connection), request, &mut sender).await? {
+                    shared.refuse(connection, &format!("objects of bundle {bundle}"));
+                }
+                Ok(())
+            }
             None => Ok(sender.finish()?),
         },
         Opening::Publish(publication) => {
@@ -85,23 +111,40 @@ async fn stream_of(
             sender.send_message(&answer).await?;
             Ok(sender.finish()?)
         }
+        Opening::Platform => {
+            sender.send_message(&joins::documents(shared)).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::Join(request) => {
+            sender.send_message(&shared.answers.answer(request).await).await?;
+            Ok(sender.finish()?)
+        }
         Opening::Status => {
-            let rows = shared.statuses.watch().borrow().clone();
+            let mut rows = shared.statuses.watch().borrow().clone();
+            if connection.peer().role() == Role::Agent {
+                // A host sees itself and the relays, and no other host.
+                rows.retain(|row| row.role != Role::Agent.as_str() || row.name == connection.peer().name());
+            }
             sender.send_message(&Report(rows)).await?;
             Ok(sender.finish()?)
         }
     }
 }
 
+/// Who a peer is to the rules of reading, by its certificate.
+fn reader(connection: &Connection) -> Reader {
+    let peer = connection.peer();
+    Reader::new(peer.role(), peer.labels().of_host(peer.name()))
+}
+
 /// Answers a pull. `Some` is what is left to be said in a message.
 async fn pulled(
     replica: &Arc<Replica>,
+    reader: &Reader,
     request: &UpdateRequest,
-    role: Role,
     sender: &mut Sender,
 ) -> Result<Option<UpdateAnswer>, ReplicaError> {
-    let serving = if role == Role::Publisher { Serving::Base } else { Serving::Granted };
-    match replica.outgoing(&request.interest, &request.standing, serving).await {
+    match replica.outgoing(reader, &request.interest, &request.standing).await {
         Ok(Some(outgoing)) => {
             outgoing.answer(sender).await?;
             Ok(None)
@@ -125,11 +168,18 @@ async fn subscription(
     let Some(replica) = shared.replica(&subscribe.channel).cloned() else {
         return Ok(sender.finish()?);
     };
+    let reader = reader(connection);
+    let forbidden = replica.forbidden(&reader, &subscribe.interest);
+    if forbidden > 0 {
+        shared.refuse(connection, &format!("{forbidden} bundles"));
+    }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let latest = replica.held().map(|held| held.accepted());
     let trust = shared.trust.version();
     sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
     let news = Told::new(&subscribe, trust);
+    // Who is denied is no business of hosts.
+    let denials = (connection.peer().role() == Role::Relay).then(|| shared.denials.subscribe());
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
     let peer = connection.peer();
     let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
@@ -147,8 +197,8 @@ async fn subscription(
     };
     tokio::select! {
         outcome = reports => outcome,
-        outcome = news.tell(&replica, &mut sender) => outcome,
-        outcome = push(&replica, connection, subscribe) => outcome,
+        outcome = news.tell(&replica, denials, &mut sender) => outcome,
+        outcome = push(&replica, connection, &reader, subscribe) => outcome,
     }
 }
 
@@ -169,6 +219,7 @@ impl Drop for Ends<'_> {
 async fn push(
     replica: &Arc<Replica>,
     connection: &Connection,
+    reader: &Reader,
     subscribe: Subscribe,
 ) -> Result<(), ReplicaError> {
     let Subscribe { interest, mut standing, subscription, .. } = subscribe;
@@ -178,7 +229,7 @@ async fn push(
         held.mark_unchanged();
         fresh.mark_unchanged();
         trust.mark_unchanged();
-        match replica.outgoing(&interest, &standing, Serving::Granted).await {
+        match replica.outgoing(reader, &interest, &standing).await {
             Ok(Some(outgoing)) => {
                 let mut stream = connection.open_uni().await?;
                 let bytes = outgoing.push(subscription, &mut stream).await?;

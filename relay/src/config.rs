@@ -21,12 +21,16 @@ pub struct RelayConfig {
     /// The channels that it carries.
     #[serde(default = "default_channels")]
     pub channels: Vec<ChannelName>,
+    /// The directory of the origin's keys: `issuing.key`, `issuing.pem`, `head.key`. Without it, nobody
+    /// can join or renew. No other relay has one.
+    #[serde(default)]
+    pub keys: Option<PathBuf>,
+    /// Where those who are invited find the platform (origin); for the operator's commands.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
-    /// The origin's online key; `head.key` beside the identity unless it is given.
-    #[serde(default)]
-    pub head_key: Option<PathBuf>,
     /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
     #[serde(default = "default_head_validity")]
     pub head_validity_seconds: u64,
@@ -57,7 +61,11 @@ impl RelayConfig {
                 format!("`head_validity_seconds` is between {} and {}", allowed.start(), allowed.end());
             return Err(ConfigError::wrong(path, message).into());
         }
-        config.head_key = config.head_key.map(|key| directory.join(key));
+        if config.keys.is_some() && !config.parents.is_empty() {
+            let message = "`keys` are the origin's, and a relay with `parents` is not the origin";
+            return Err(ConfigError::wrong(path, message).into());
+        }
+        config.keys = config.keys.map(|keys| directory.join(keys));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)

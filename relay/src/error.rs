@@ -1,10 +1,13 @@
 //! What stops a relay.
 
 use crate::audit::AuditError;
+use crate::membership::MembershipError;
+use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
 use std::io;
+use std::path::PathBuf;
 
 /// A relay could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -15,15 +18,26 @@ pub enum RelayError {
     /// Its place in the platform is not usable.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// It cannot keep its membership, or issue.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// The origin could not renew its own certificate.
+    #[error("the origin's own certificate could not be renewed: {0}")]
+    Renewal(#[from] JoinFailure),
+    /// Its trust document could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Its store is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The audit record is not usable.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The online key is not usable.
-    #[error(transparent)]
-    Key(#[from] rootcast_keys::KeyError),
     /// A channel's replica could not be opened.
     #[error(transparent)]
     Replica(#[from] ReplicaError),

@@ -4,22 +4,20 @@
 use crate::RelayError;
 use crate::audit::{Audit, Event, ORIGIN};
 use crate::config::RelayConfig;
+use crate::membership::ONLINE_KEY_FILE;
 use rootcast::acceptance::Accepted;
 use rootcast::cose::DocumentKind;
 use rootcast::head::Head;
 use rootcast::limits::{HEAD_RENEWALS, RETRY_MAX};
-use rootcast_keys::SecretKey;
 use rootcast_replica::{Replica, ReplicaError};
+use rootcast_transport::OwnKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The file of the online key, beside the origin's identity.
-const HEAD_KEY_FILE: &str = "head.key";
-
 /// What signs heads.
 pub(crate) struct HeadSigner {
-    key: SecretKey,
+    key: OwnKey,
     path: PathBuf,
     validity: Duration,
 }
@@ -27,16 +25,15 @@ pub(crate) struct HeadSigner {
 impl HeadSigner {
     /// Reads the online key of an origin's configuration. None: it is not there.
     pub(crate) fn load(config: &RelayConfig) -> Result<Option<Self>, RelayError> {
-        let path = config.head_key.clone().unwrap_or_else(|| config.identity.join(HEAD_KEY_FILE));
-        if config.head_key.is_none() && !path.exists() {
+        let Some(keys) = &config.keys else {
             tracing::warn!(
-                path = %path.display(),
-                "there is no online key, so no heads are signed, and hosts will say that they are STALE"
+                "`keys` is not set, so no heads are signed, and hosts will say that they are STALE"
             );
             return Ok(None);
-        }
+        };
+        let path = keys.join(ONLINE_KEY_FILE);
         let validity = Duration::from_secs(config.head_validity_seconds);
-        Ok(Some(Self { key: SecretKey::load(&path)?, path, validity }))
+        Ok(Some(Self { key: OwnKey::load(&path)?, path, validity }))
     }
 
     /// Signs heads of a channel for as long as it is not dropped.
@@ -100,8 +97,6 @@ impl HeadSigner {
         let expires = now + self.validity.as_secs();
         let head = Head { channel, epoch, sequence, release, issued: now, expires };
         let platform = replica.trust().newest().trust().platform;
-        let signed = self.key.sign(DocumentKind::Head, platform, &head.encode());
-        // A key that was loaded can sign; the error would be the public half's.
-        signed.map_err(|_| ReplicaError::Publication("the online key is not usable"))
+        Ok(self.key.sign(DocumentKind::Head, platform, &head.encode())?)
     }
 }

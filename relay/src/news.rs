@@ -1,9 +1,11 @@
-//! What a child hears on its control stream: versions of trust, and heads.
+//! What a child hears on its control stream: versions of trust, heads, and to a relay who is denied.
 
+use bytes::Bytes;
 use rootcast::head::VerifiedHead;
 use rootcast::protocol::{News, Subscribe};
 use rootcast_replica::{Replica, ReplicaError};
 use rootcast_transport::Sender;
+use tokio::sync::watch;
 
 /// What a child has been told, or said that it knows.
 pub(crate) struct Told {
@@ -33,8 +35,16 @@ impl Told {
     }
 
     /// Tells a child what is new, for as long as it is subscribed.
-    pub(crate) async fn tell(mut self, replica: &Replica, sender: &mut Sender) -> Result<(), ReplicaError> {
+    pub(crate) async fn tell(
+        mut self,
+        replica: &Replica,
+        mut denials: Option<watch::Receiver<Option<Bytes>>>,
+        sender: &mut Sender,
+    ) -> Result<(), ReplicaError> {
         let (mut trust, mut head) = (replica.trust().watch(), replica.watch_head());
+        if let Some(denials) = &mut denials {
+            denials.mark_changed();
+        }
         loop {
             trust.mark_unchanged();
             head.mark_unchanged();
@@ -55,7 +65,19 @@ impl Told {
             tokio::select! {
                 changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
                 changed = head.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
+                document = denied(&mut denials) => {
+                    if let Some(document) = document? {
+                        sender.send_message(&News::Denials(document)).await?;
+                    }
+                }
             }
         }
     }
+}
+
+/// Waits for another document that says who is denied.
+async fn denied(denials: &mut Option<watch::Receiver<Option<Bytes>>>) -> Result<Option<Bytes>, ReplicaError> {
+    let Some(denials) = denials else { return std::future::pending().await };
+    denials.changed().await.map_err(|_| ReplicaError::Stopped)?;
+    Ok(denials.borrow_and_update().clone())
 }

@@ -2,22 +2,39 @@
 
 use crate::audit::{Audit, Event, ORIGIN};
 use crate::child;
+use crate::denied::DeniedSet;
 use crate::heads::HeadSigner;
+use crate::joins::{self, Answers, Parents};
+use crate::membership::Membership;
 use crate::status::Statuses;
 use crate::{RelayConfig, RelayError};
+use bytes::Bytes;
+use rootcast::denials::{Denials, VerifiedDenials};
 use rootcast::head::Freshness;
-use rootcast::limits::{MAX_CHILDREN, SHUTDOWN_WAIT};
+use rootcast::join::JoinAnswer;
+use rootcast::limits::{
+    DENIED_LOOK, MAX_CHILDREN, MAX_JOINS, MAX_JOINS_FORWARDED, MAX_JOINS_JUDGED, SHUTDOWN_WAIT,
+};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast_replica::{Follow, FollowEvent, Member, Replica, Tending, Trusted, follow};
+use rootcast_replica::durable::{self, PUBLIC};
+use rootcast_replica::joining::JoinFailure;
+use rootcast_replica::renewal::{ask_parents, is_past_half, keep_renewed, renew};
+use rootcast_replica::{Follow, FollowEvent, Member, Replica, ReplicaError, Tending, Trusted, follow};
 use rootcast_store::{DiskStore, Store};
-use rootcast_transport::{Code, Endpoint, Handshake};
+use rootcast_transport::{Arrival, Code, Connection, Endpoint, Handshake, Identity};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{Mutex, watch};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
+
+/// The file of a relay's state that says who is denied.
+const DENIALS_FILE: &str = "denials.cose";
 
 /// What happens in a relay, for whoever runs it.
 #[derive(Debug, Clone)]
@@ -58,10 +75,24 @@ pub enum RelayEvent {
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) is_origin: bool,
-    pub(crate) trust: Arc<Trusted>,
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) publishing: Mutex<()>,
+    /// Who answers requests to join and to renew.
+    pub(crate) answers: Answers,
+    /// Connections of joiners that may still come.
+    pub(crate) joiners: Semaphore,
+    /// The certificate authority's certificate, DER.
+    pub(crate) authority: Bytes,
+    pub(crate) trust: Arc<Trusted>,
+    /// Who is denied.
+    pub(crate) denied: DeniedSet,
+    /// Where a relay keeps that for its next start.
+    denials_path: PathBuf,
+    /// Requests for what a peer may not have.
+    pub(crate) refused: AtomicU64,
+    /// The document that says so, for relays below.
+    pub(crate) denials: watch::Sender<Option<Bytes>>,
     /// The origin's record of what it was asked and did; no other relay has one.
     pub(crate) audit: Option<Arc<Audit>>,
     /// Constant: a relay wants all bundles of its channels.
@@ -72,6 +103,29 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn replica(&self, channel: &ChannelName) -> Option<&Arc<Replica>> {
         self.replicas.get(channel)
+    }
+
+    /// Counts what a peer asked for and may not have. It is told what it would be told if there were no such thing.
+    pub(crate) fn refuse(&self, connection: &Connection, what: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(peer = %connection.peer(), what, "asked for what it may not read, or what is not there");
+    }
+
+    /// Takes what a parent passes on of who is denied, if the online key signed it.
+    fn take_denials(&self, document: &Bytes) {
+        let held = self.denials.borrow().clone();
+        let sequence = held.and_then(|held| Denials::sequence_of(&held)).unwrap_or(0);
+        let newest = self.trust.newest();
+        match VerifiedDenials::verify(document, newest.trust(), sequence) {
+            Ok(denials) => {
+                if let Err(error) = durable::replace(&self.denials_path, document, PUBLIC) {
+                    tracing::warn!(path = %self.denials_path.display(), %error, "who is denied could not be kept for the next start");
+                }
+                self.denied.take(&denials);
+                self.denials.send_replace(Some(document.clone()));
+            }
+            Err(error) => tracing::error!(%error, "ALARM: a list of denied members is refused"),
+        }
     }
 }
 
@@ -84,7 +138,7 @@ pub async fn run(
     events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RelayError> {
-    let member = Member::load(&config.identity, &config.state)?;
+    let (member, membership) = open_member(&config).await?;
     let mut replicas = BTreeMap::new();
     for channel in &config.channels {
         let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
@@ -102,14 +156,32 @@ pub async fn run(
         replicas,
         statuses: Arc::default(),
         publishing: Mutex::new(()),
+        answers: answers(&config, &endpoint, membership.clone()),
+        joiners: Semaphore::new(MAX_JOINS),
+        authority: Bytes::copy_from_slice(member.identity.authority().der()),
+        denied: DeniedSet::default(),
+        denials_path: config.state.join(DENIALS_FILE),
+        refused: AtomicU64::new(0),
+        denials: watch::Sender::new(None),
         audit,
         interest: watch::Sender::new(Interest::All),
         events,
     });
+    if let (false, Ok(document)) = (shared.is_origin, std::fs::read(&shared.denials_path)) {
+        shared.take_denials(&document.into());
+    }
     let mut tasks = JoinSet::new();
     tasks.spawn(own_status(shared.clone()));
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
+    }
+    if let Some(membership) = membership {
+        look_at_denied(&shared, &membership).await?;
+        tasks.spawn(enforce(shared.clone(), membership.clone()));
+        tasks.spawn(keep_renewed(config.identity.clone(), endpoint.clone(), move |own, _| {
+            let membership = membership.clone();
+            async move { renew_itself(&membership, own).await }
+        }));
     }
     if shared.is_origin {
         if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
@@ -118,6 +190,11 @@ pub async fn run(
             }
         }
     } else {
+        let (dialling, parents) = (endpoint.clone(), config.parents.clone());
+        tasks.spawn(keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
+            let (dialling, parents) = (dialling.clone(), parents.clone());
+            async move { ask_parents(&dialling, &parents, &own, request).await }
+        }));
         for replica in shared.replicas.values() {
             tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));
         }
@@ -138,6 +215,62 @@ pub async fn run(
     Ok(())
 }
 
+/// Loads who we are. An origin whose certificate is past half of its life renews it
+/// before it serves: the members whose certificates ended with it can then renew theirs.
+async fn open_member(config: &RelayConfig) -> Result<(Member, Option<Arc<Membership>>), RelayError> {
+    let member = Member::load(&config.identity, &config.state)?;
+    let Some(keys) = &config.keys else { return Ok((member, None)) };
+    let membership = Membership::open(&config.state, keys, &member.identity, member.trust.clone())?;
+    let membership = Arc::new(membership);
+    if !is_past_half(&member.identity, SystemTime::now()) {
+        return Ok((member, Some(membership)));
+    }
+    renew(&config.identity, SystemTime::now(), |own, _| renew_itself(&membership, own)).await?;
+    Ok((Member::load(&config.identity, &config.state)?, Some(membership)))
+}
+
+async fn renew_itself(membership: &Membership, own: Identity) -> Result<JoinAnswer, JoinFailure> {
+    membership.answer_itself(&own, SystemTime::now()).map_err(|error| {
+        tracing::error!(%error, "the origin could not certify itself");
+        JoinFailure::Unavailable { tried: "this origin itself".into() }
+    })
+}
+
+fn answers(config: &RelayConfig, endpoint: &Endpoint, membership: Option<Arc<Membership>>) -> Answers {
+    match membership {
+        Some(membership) => Answers::Here { membership, room: Semaphore::new(MAX_JOINS_JUDGED) },
+        None if config.parents.is_empty() => Answers::Nobody,
+        None => Answers::Parents(Box::new(Parents {
+            endpoint: endpoint.clone(),
+            addresses: config.parents.clone(),
+            room: Semaphore::new(MAX_JOINS_FORWARDED),
+        })),
+    }
+}
+
+/// Looks again and again at what the operator's commands have denied and allowed (J-40).
+async fn enforce(shared: Arc<Shared>, membership: Arc<Membership>) {
+    loop {
+        tokio::time::sleep(DENIED_LOOK).await;
+        if let Err(error) = look_at_denied(&shared, &membership).await {
+            tracing::error!(%error, "what is denied could not be read; what was denied stays so");
+        }
+    }
+}
+
+async fn look_at_denied(shared: &Shared, membership: &Arc<Membership>) -> Result<(), RelayError> {
+    let membership = membership.clone();
+    let looked = tokio::task::spawn_blocking(move || membership.denials(SystemTime::now()));
+    let (denied, document) = looked.await.map_err(|_| ReplicaError::Stopped)??;
+    shared.denied.replace(denied);
+    shared.denials.send_if_modified(|held| {
+        let changes = held.as_ref() != Some(&document);
+        *held = Some(document);
+        changes
+    });
+    Ok(())
+}
+
 /// The origin's record, with its start in it.
 fn audit(config: &RelayConfig, member: &Member) -> Result<Audit, RelayError> {
     let audit = Audit::open(&config.state)?;
@@ -154,7 +287,7 @@ fn follow_of(
     endpoint: &Endpoint,
     config: &RelayConfig,
 ) -> Follow {
-    let (channel, events) = (replica.channel().clone(), shared.events.clone());
+    let (channel, events, shared_with) = (replica.channel().clone(), shared.events.clone(), shared.clone());
     Follow {
         endpoint: endpoint.clone(),
         parents: config.parents.clone(),
@@ -162,6 +295,9 @@ fn follow_of(
         interest: shared.interest.subscribe(),
         report: shared.statuses.watch(),
         events: Arc::new(move |event| {
+            if let FollowEvent::Denials { document } = &event {
+                shared_with.take_denials(document);
+            }
             tracing::info!(%channel, ?event, "parent");
             events(RelayEvent::Follow { channel: channel.clone(), event });
         }),
@@ -211,6 +347,7 @@ fn own_row(shared: &Shared, replica: &Replica) -> HostStatus {
         },
         files: release.map_or(0, |release| release.files),
         healed: replica.healed(),
+        refused: shared.refused.load(Ordering::Relaxed),
         received: replica.received(),
     }
 }
@@ -233,8 +370,9 @@ async fn accept(shared: &Arc<Shared>, endpoint: &Endpoint) {
 
 async fn welcome(shared: Arc<Shared>, handshake: Handshake) {
     let remote = handshake.remote();
-    match handshake.finish().await {
-        Ok(connection) => child::serve(shared, connection).await,
+    match handshake.arrive().await {
+        Ok(Arrival::Member(connection)) => child::serve(shared, connection).await,
+        Ok(Arrival::Joiner(joiner)) => joins::serve(&shared, joiner).await,
         Err(error) => tracing::warn!(%remote, %error, "a handshake failed"),
     }
 }

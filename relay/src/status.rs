@@ -131,6 +131,7 @@ mod tests {
             files: 0,
             healed: 0,
             received: 0,
+            refused: 0,
         }
     }
 

@@ -17,10 +17,11 @@ use rootcast::protocol::{
 };
 use rootcast_relay::audit::{AUDIT_FILE, check};
 use rootcast_relay::authority::Authority;
+use rootcast_relay::issuing::Issuing;
 use rootcast_relay::{RelayConfig, RelayEvent, run};
 use rootcast_replica::{FINGERPRINT_FILE, FollowEvent, Received, Rule, TRUST_FILE};
 use rootcast_store::{DiskStore, Store, StoreError};
-use rootcast_transport::{Connection, Endpoint, Identity, Receiver, Role, Sender};
+use rootcast_transport::{Connection, Endpoint, Identity, PeerName, Receiver, Role, Sender};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 struct Platform {
     directory: TempDir,
     authority: Authority,
+    issuing: Issuing,
 }
 
 impl Platform {
@@ -43,12 +45,14 @@ impl Platform {
         let directory = tempfile::tempdir().unwrap();
         let authority =
             Authority::create(&directory.path().join("authority"), PLATFORM, SystemTime::now()).unwrap();
-        Self { directory, authority }
+        let issuing = Issuing::create(&authority, &directory.path().join("keys"), SystemTime::now()).unwrap();
+        Self { directory, authority, issuing }
     }
 
     fn identity(&self, role: Role, name: &str) -> Identity {
         let directory = self.directory.path().join(name);
-        let identity = self.authority.issue(role, name, DAY, SystemTime::now(), &directory).unwrap();
+        let peer = PeerName::new(PLATFORM, role, name).unwrap();
+        let identity = self.issuing.issue(&peer, DAY, SystemTime::now(), &directory).unwrap();
         let (document, fingerprint) = trust_document(self.authority.hash());
         std::fs::write(directory.join(TRUST_FILE), document).unwrap();
         std::fs::write(directory.join(FINGERPRINT_FILE), format!("{fingerprint}\n")).unwrap();
@@ -66,8 +70,9 @@ impl Platform {
             identity: self.directory.path().join(name),
             state: self.directory.path().join(name).join("state"),
             channels: vec![channel()],
+            keys: None,
+            addresses: Vec::new(),
             parents: parents.iter().map(SocketAddr::to_string).collect(),
-            head_key: None,
             head_validity_seconds: 3600,
         };
         let store = config.state.join("channels").join("main");
@@ -204,7 +209,7 @@ async fn a_release_is_durable_before_a_child_or_the_publisher_hears_of_it() {
     // The first bytes of an update already find it on the disk.
     let watching = origin.connect(&platform.client(Role::Relay, "watcher")).await;
     let _control = subscribe(&watching).await;
-    let followers = [platform.client(Role::Relay, "one"), platform.client(Role::Agent, "two")]
+    let followers = [platform.client(Role::Relay, "one"), platform.client(Role::Relay, "two")]
         .map(|endpoint| Following::start(&endpoint, replica(), &[origin.address], Interest::All));
     let mut random = Numbers::new(5);
     for number in 1..=5 {
@@ -392,6 +397,7 @@ async fn status_shows_who_holds_what() {
         files: 2,
         healed: 0,
         received: 77,
+        refused: 0,
     };
     agent.report.send_replace(vec![row]);
     let rows = status_until(&publishing, "all rows", |rows| {

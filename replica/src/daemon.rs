@@ -74,6 +74,7 @@ impl FollowEvent {
             Self::Lost { address, reason } => {
                 json!({ "event": "lost", "address": address, "reason": reason })
             }
+            Self::Denials { document } => json!({ "event": "denials", "bytes": document.len() }),
             Self::Trust { version } => json!({ "event": "trust", "version": version }),
             Self::Failed { reason } => json!({ "event": "refused", "reason": reason }),
         }

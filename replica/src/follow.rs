@@ -4,6 +4,7 @@
 use crate::repair::blocking;
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
+use bytes::Bytes;
 use rootcast::limits::{
     ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX,
 };
@@ -43,6 +44,11 @@ pub enum FollowEvent {
     Trust {
         /// Its number.
         version: u64,
+    },
+    /// The parent passes on who is denied; not verified. For relays.
+    Denials {
+        /// The signed document.
+        document: Bytes,
     },
     /// An update failed; what was held stays.
     Failed {
@@ -101,7 +107,7 @@ pub async fn follow(mut follow: Follow) {
 
 /// A wait of between half and all of `wait`, so that children that lost one
 /// parent together do not come back together.
-fn jitter(wait: Duration) -> Duration {
+pub(crate) fn jitter(wait: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     wait / 2 + wait.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
 }
@@ -162,6 +168,10 @@ async fn update_trust(follow: &Follow, connection: &Connection, version: u64) ->
 async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<(), ReplicaError> {
     let document = match news {
         News::Trust(version) => return update_trust(follow, connection, version).await,
+        News::Denials(document) => {
+            (follow.events)(FollowEvent::Denials { document });
+            return Ok(());
+        }
         News::Head(document) => document,
     };
     let replica = follow.replica.clone();
@@ -373,7 +383,7 @@ async fn attempt(
             }
             Ok(Received::Known) => return Ok(()),
             Err(ReplicaError::NeedObject(id)) => {
-                replica.fetch(connection, &[id]).await?;
+                replica.fetch_any(connection, id).await?;
             }
             Err(error) => return Err(error),
         }

@@ -8,13 +8,17 @@
 
 mod cache;
 mod daemon;
+pub mod durable;
 mod error;
 mod evidence;
 mod follow;
 mod heads;
+pub mod joining;
 mod member;
 mod outgoing;
+mod reach;
 mod receive;
+pub mod renewal;
 mod repair;
 mod session;
 mod snapshot;
@@ -25,10 +29,11 @@ pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use follow::{Follow, FollowEvent, follow};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
+pub use outgoing::Outgoing;
 use outgoing::Prepared;
-pub use outgoing::{Outgoing, Serving};
+use reach::Reaches;
 pub use receive::{Received, Rule};
-pub use session::{Pushed, answer_objects, pull, receive_update};
+pub use session::{Pushed, pull, receive_update};
 use snapshot::Snapshots;
 pub use snapshot::Tending;
 pub use trusted::Trusted;
@@ -39,8 +44,9 @@ use evidence::Evidence;
 use rootcast::acceptance::{Accepted, Floors};
 use rootcast::compact::Before;
 use rootcast::head::VerifiedHead;
-use rootcast::id::ProofHash;
+use rootcast::id::{NodeId, ProofHash};
 use rootcast::path::{BundleName, ChannelName};
+use rootcast::plan::Plan;
 use rootcast::protocol::{Interest, Standing, UpdateMessage};
 use rootcast::trust::TrustChain;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
@@ -126,6 +132,9 @@ pub struct Replica {
     receiving: Mutex<()>,
     cache: EditCache,
     prepared: Prepared,
+    /// The plan that was read last, by its bundle's root.
+    plan: Mutex<Option<(NodeId, Arc<Plan>)>>,
+    reaches: Reaches,
     snapshots: Snapshots,
     repair: Notify,
     withheld: Notify,
@@ -179,6 +188,8 @@ impl Replica {
             receiving: Mutex::default(),
             cache: EditCache::default(),
             prepared: Prepared::default(),
+            plan: Mutex::default(),
+            reaches: Reaches::default(),
             snapshots: Snapshots::default(),
             repair: Notify::new(),
             withheld: Notify::new(),

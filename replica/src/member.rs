@@ -1,7 +1,7 @@
 //! A process's place in a platform: its identity, and the trust it pins.
 
 use crate::trusted::Trusted;
-use rootcast::id::{AuthorityHash, ParseIdError};
+use rootcast::id::{AuthorityHash, ParseIdError, TrustHash};
 use rootcast::limits::MAX_DOCUMENT;
 use rootcast::trust::{TrustChain, TrustError};
 use rootcast_transport::{Identity, TransportError};
@@ -64,6 +64,8 @@ fn list(hashes: &[AuthorityHash]) -> String {
 pub struct Member {
     /// Who this process is.
     pub identity: Identity,
+    /// The hash of trust version 1, which it pins.
+    pub fingerprint: TrustHash,
     /// Whom it trusts.
     pub trust: Arc<Trusted>,
 }
@@ -78,7 +80,8 @@ impl Member {
         let identity = Identity::load(directory)?;
         let trust = Trusted::open(directory, state)?;
         check_authority(&identity, &trust.chain(), directory)?;
-        Ok(Self { identity, trust })
+        let fingerprint = trust.chain().fingerprint();
+        Ok(Self { identity, fingerprint, trust })
     }
 
     /// As [`Member::load`], for who only asks and keeps no state.
@@ -89,7 +92,8 @@ impl Member {
         let identity = Identity::load(directory)?;
         let chain = Trusted::pinned(directory)?;
         check_authority(&identity, &chain, directory)?;
-        Ok(Self { identity, trust: Trusted::in_memory(chain) })
+        let fingerprint = chain.fingerprint();
+        Ok(Self { identity, fingerprint, trust: Trusted::in_memory(chain) })
     }
 }
 

@@ -1,19 +1,22 @@
 //! Serving a child: what it lacks, from where it stands.
 
 use crate::repair::blocking;
-use crate::{Held, Replica, ReplicaError};
+use crate::{Fresh, Held, Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::compact::{Before, CompactHead};
 use rootcast::edit::{self, Effort};
+use rootcast::entry::{Content, Entry};
 use rootcast::id::{EditHash, NodeId};
 use rootcast::limits::{CACHED_EDIT_BYTES, PREPARED_UPDATES};
 use rootcast::merkle;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
+use rootcast::plan::{Plan, plan_bundle, plan_path};
 use rootcast::protocol::{EditBase, EditHead, Interest, ListedBundle, Standing, UpdateHead, Waypoint};
+use rootcast::reader::Reader;
 use rootcast::release::BundleLeaf;
-use rootcast::tree::empty_root;
+use rootcast::tree::{Tree, empty_root};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,7 +42,10 @@ pub(crate) struct Prepared(Mutex<VecDeque<(Key, Arc<Outgoing>)>>);
 #[derive(PartialEq, Clone)]
 struct Key {
     target: Accepted,
+    /// What it asks for and may read.
     interest: Interest,
+    /// What it asks for.
+    asked: Interest,
     standing: Standing,
 }
 
@@ -101,30 +107,31 @@ impl Way {
     }
 }
 
-/// Whom an update is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Serving {
-    /// Relays and hosts: nothing that they could not verify by the trust in force.
-    Granted,
-    /// Publishers, who build on the newest release whoever signed it.
-    Base,
-}
-
 impl Replica {
-    /// The update that brings a child from `standing` to the newest release;
-    /// `None` when it has all of it.
+    /// The update that brings a child from `standing` to the newest release, as
+    /// far as it asks for it and may read it; `None` when it has all of that.
     ///
     /// # Errors
     /// When the store fails, or this replica has not all bundles and so cannot serve.
     pub async fn outgoing(
         self: &Arc<Self>,
-        interest: &Interest,
+        reader: &Reader,
+        asked: &Interest,
         standing: &Standing,
-        serving: Serving,
     ) -> Result<Option<Arc<Outgoing>>, ReplicaError> {
-        let Some(mut target) = self.target(interest, standing, serving) else { return Ok(None) };
-        let (interest, standing) = (interest.clone(), standing.clone());
-        let key = Key { target: target.held.accepted(), interest, standing };
+        let newest = match reader {
+            Reader::Publisher => self.held(),
+            // Nothing that they could not verify by the trust in force.
+            Reader::Relay | Reader::Host(_) => self.granted(),
+        };
+        let plan = match (&newest, reader) {
+            (Some(newest), Reader::Host(_)) => self.plan(newest)?,
+            _ => None,
+        };
+        let interest = reader.narrow(plan.as_deref(), asked);
+        let Some(mut target) = self.target(newest, &interest, standing, reader) else { return Ok(None) };
+        let (asked, standing) = (asked.clone(), standing.clone());
+        let key = Key { target: target.held.accepted(), interest, asked, standing };
         if let Some(made) = self.prepared.find(&key) {
             return Ok(Some(made));
         }
@@ -134,16 +141,56 @@ impl Replica {
             let before = blocking(move || replica.release(at.number)).await.ok().flatten();
             target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
         }
-        let made = self.prepare(&target, &key.interest, &key.standing).await?.map(Arc::new);
+        let made = self.prepare(&target, &key).await?.map(Arc::new);
         if let Some(outgoing) = &made {
             self.prepared.keep(key, outgoing.clone());
         }
         Ok(made)
     }
 
-    fn target(&self, interest: &Interest, standing: &Standing, serving: Serving) -> Option<Target> {
+    /// How many bundles of the newest release are asked for that this reader may not have.
+    pub fn forbidden(&self, reader: &Reader, asked: &Interest) -> usize {
+        let (Some(held), Interest::Named(names)) = (self.held(), asked) else { return 0 };
+        let Ok(plan) = self.plan(&held) else { return 0 };
+        let exists = |name: &&BundleName| held.bundles.leaf(name).is_some();
+        names.iter().filter(exists).filter(|name| !reader.covers(plan.as_deref(), name)).count()
+    }
+
+    /// The plan of a release that is held; none where it has none.
+    pub(crate) fn plan(&self, held: &Held) -> Result<Option<Arc<Plan>>, ReplicaError> {
+        let Some(root) = plan_bundle().ok().and_then(|name| held.bundles.root(&name)) else {
+            return Ok(None);
+        };
+        let mut kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, plan)) = kept.as_ref().filter(|(of, _)| *of == root) {
+            return Ok(Some(plan.clone()));
+        }
+        let source: &dyn ObjectSource = &*self.store;
+        let path = plan_path().map_err(|_| ReplicaError::NotFound)?;
+        let Some(Entry::File { content: Content::Blob { id, .. }, .. }) =
+            Tree::open(source, root)?.get(&path)?
+        else {
+            return Err(ReplicaError::NotFound);
+        };
+        let plan = Arc::new(Plan::decode(&source.read(&id.into())?)?);
+        *kept = Some((root, plan.clone()));
+        Ok(Some(plan))
+    }
+
+    fn target(
+        &self,
+        newest: Option<Arc<Held>>,
+        interest: &Interest,
+        standing: &Standing,
+        reader: &Reader,
+    ) -> Option<Target> {
         let child_has: BTreeSet<&BundleName> = standing.whole.iter().collect();
         let fresh = self.fresh.borrow().clone().filter(|fresh| fresh.held.judged_by == self.trust.version());
+        // With another plan a host may read other bundles: it waits until that plan can be read.
+        let plan_of = |held: &Held| plan_bundle().ok().and_then(|name| held.bundles.root(&name));
+        let same_plan =
+            |fresh: &Fresh| newest.as_ref().is_some_and(|newest| plan_of(&fresh.held) == plan_of(newest));
+        let fresh = fresh.filter(|fresh| !matches!(reader, Reader::Host(_)) || same_plan(fresh));
         if let Some(fresh) = fresh {
             let release = fresh.held.bundles.release().release();
             let follows = match (&standing.release, &fresh.before) {
@@ -163,10 +210,7 @@ impl Replica {
                 return Some(Target { held, before, older: None, fresh: Some(fresh.edits.clone()) });
             }
         }
-        let held = match serving {
-            Serving::Granted => self.granted()?,
-            Serving::Base => self.held()?,
-        };
+        let held = newest?;
         let lacks = |leaf: &BundleLeaf| interest.covers(&leaf.name) && !child_has.contains(&leaf.name);
         let older = standing.release.is_none_or(|at| at.rank() < held.accepted().rank());
         let same = standing.release == Some(held.accepted());
@@ -182,8 +226,7 @@ impl Replica {
     async fn prepare(
         self: &Arc<Self>,
         target: &Target,
-        interest: &Interest,
-        standing: &Standing,
+        Key { interest, asked, standing, .. }: &Key,
     ) -> Result<Option<Outgoing>, ReplicaError> {
         let bundles = &target.held.bundles;
         if !bundles.is_complete() {
@@ -205,7 +248,8 @@ impl Replica {
         let keep_others = target.before.as_ref().is_some_and(|before| {
             before.bundles.leaves().iter().all(|(index, old)| {
                 let stays = bundles.leaves().get(index).is_some_and(|new| new.name == old.name);
-                stays || !interest.covers(&old.name)
+                // One that it asks for and may not read any more it must not keep.
+                (stays && interest.covers(&old.name)) || !asked.covers(&old.name)
             })
         });
         let (mut listed, mut edits) = (Vec::new(), Vec::new());

@@ -7,6 +7,8 @@ use rootcast::limits::{
     COLLECT_FROM, LOGGED_RELEASES, MAX_OBJECTS_PER_REQUEST, MAX_REPAIR_ROUNDS, RETAINED_RELEASES,
 };
 use rootcast::object::{ObjectSource, ReadError};
+use rootcast::path::BundleName;
+use rootcast::protocol::ObjectsRequest;
 use rootcast::release::BundleLeaf;
 use rootcast::tree::{Tree, TreeError};
 use rootcast_store::{Damage, RecordId, Retained};
@@ -31,14 +33,18 @@ impl Replica {
 
     /// Objects of the held release that are missing, as far as they can be
     /// known: below a missing node nothing is. Blocking.
-    fn missing(&self) -> Result<Vec<ObjectId>, ReplicaError> {
+    fn missing(&self) -> Result<Vec<(BundleName, Vec<ObjectId>)>, ReplicaError> {
         let Some(held) = self.held() else { return Ok(Vec::new()) };
-        let mut missing = Vec::new();
+        let mut all = Vec::new();
         let mut seen = HashSet::new();
         for leaf in held.bundles.leaves().values() {
+            let mut missing = Vec::new();
             self.missing_below(leaf.root, &mut seen, &mut missing)?;
+            if !missing.is_empty() {
+                all.push((leaf.name.clone(), missing));
+            }
         }
-        Ok(missing)
+        Ok(all)
     }
 
     fn missing_below(
@@ -85,24 +91,49 @@ impl Replica {
             if missing.is_empty() {
                 return Ok(fetched);
             }
-            for some in missing.chunks(MAX_OBJECTS_PER_REQUEST) {
-                fetched += self.fetch(connection, some).await?;
+            for (bundle, missing) in &missing {
+                for some in missing.chunks(MAX_OBJECTS_PER_REQUEST) {
+                    fetched += self.fetch(connection, bundle, some).await?;
+                }
             }
         }
         let replica = self.clone();
-        match blocking(move || replica.missing()).await?.len() {
+        match blocking(move || replica.missing()).await?.iter().map(|(_, missing)| missing.len()).sum() {
             0 => Ok(fetched),
             left => Err(ReplicaError::Unrepaired(left)),
         }
     }
 
-    /// Fetches these objects and makes them durable.
+    /// Fetches an object of whichever bundle of the held release has it.
+    pub(crate) async fn fetch_any(
+        self: &Arc<Self>,
+        connection: &Connection,
+        object: ObjectId,
+    ) -> Result<(), ReplicaError> {
+        let held = self.held().ok_or(ReplicaError::Unrepaired(1))?;
+        for leaf in held.bundles.leaves().values() {
+            match self.fetch(connection, &leaf.name, &[object]).await {
+                Err(ReplicaError::Unrepaired(_)) => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+        Err(ReplicaError::Unrepaired(1))
+    }
+
+    /// Fetches these objects of a bundle of the held release and makes them durable.
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         connection: &Connection,
+        bundle: &BundleName,
         objects: &[ObjectId],
     ) -> Result<u64, ReplicaError> {
-        let fetched = fetch_objects(connection, &self.channel, objects).await?;
+        let request = ObjectsRequest {
+            channel: self.channel.clone(),
+            release: self.held().map_or(0, |held| held.accepted().number),
+            bundle: bundle.clone(),
+            objects: objects.to_vec(),
+        };
+        let fetched = fetch_objects(connection, request).await?;
         if fetched.is_empty() {
             return Err(ReplicaError::Unrepaired(objects.len()));
         }

@@ -1,19 +1,15 @@
 //! Updates and objects over a connection: one question, one answer.
 
-use crate::repair::blocking;
 use crate::{Outgoing, ReplicaError, Update};
 use bytes::Bytes;
 use rootcast::compact::CompactHead;
 use rootcast::id::ObjectId;
 use rootcast::limits::{ANSWER_WAIT, MAX_EDIT, MAX_FRAME, MAX_OBJECT, MAX_OBJECTS_ANSWER};
-use rootcast::path::ChannelName;
 use rootcast::protocol::{
     EditHead, ObjectsAnswer, ObjectsRequest, Opening, UpdateAnswer, UpdateHead, UpdateMessage, UpdateRequest,
 };
-use rootcast_store::Store;
 use rootcast_transport::{Connection, PeerFault, Receiver, Sender, TransportError, frame_of};
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How much longer than another answer an update may take to begin: a parent may have to make a snapshot.
@@ -135,17 +131,16 @@ pub async fn pull(
     }
 }
 
-/// Asks a parent for objects, and returns those that it sent and that match their ids.
+/// Asks a parent for objects of a bundle, and returns those that it sent and that match their ids.
 ///
 /// # Errors
 /// When the parent or the network fails.
 pub(crate) async fn fetch_objects(
     connection: &Connection,
-    channel: &ChannelName,
-    objects: &[ObjectId],
+    request: ObjectsRequest,
 ) -> Result<Vec<(ObjectId, Bytes)>, ReplicaError> {
     let (mut sender, mut receiver) = connection.open_bi().await?;
-    let request = ObjectsRequest { channel: channel.clone(), objects: objects.to_vec() };
+    let objects = request.objects.clone();
     sender.send_message(&Opening::Objects(request)).await?;
     sender.finish()?;
     // A size is at most nine bytes: the frame is bounded by what was asked.
@@ -156,44 +151,15 @@ pub(crate) async fn fetch_objects(
     };
     let mut fetched = Vec::new();
     let mut left = MAX_OBJECTS_ANSWER;
-    for (id, size) in objects.iter().zip(sizes) {
+    for (id, size) in objects.into_iter().zip(sizes) {
         let Some(size) = size else { continue };
         let bytes = receiver.receive_exact(size, left.min(MAX_OBJECT)).await?;
         left = left.saturating_sub(size);
         if id.matches(&bytes) {
-            fetched.push((*id, bytes));
+            fetched.push((id, bytes));
         } else {
             tracing::warn!(peer = %connection.peer(), %id, "a parent sent other bytes than this object; dropped");
         }
     }
     Ok(fetched)
-}
-
-/// Answers a request for objects from a store, as far as one answer may go.
-///
-/// # Errors
-/// When the child or the network fails.
-pub async fn answer_objects(
-    store: &Arc<dyn Store>,
-    request: ObjectsRequest,
-    sender: &mut Sender,
-) -> Result<(), ReplicaError> {
-    let store = store.clone();
-    // Up to the whole answer is read, unpacked and hashed: no child's siblings wait for that.
-    let (sizes, mut pieces) = blocking(move || {
-        let mut left = MAX_OBJECTS_ANSWER;
-        let (mut sizes, mut pieces) = (Vec::new(), Vec::new());
-        for id in request.objects.iter().take(rootcast::limits::MAX_OBJECTS_PER_REQUEST) {
-            let found = store.read(id).ok().filter(|bytes| bytes.len() as u64 <= left);
-            sizes.push(found.as_ref().map(|bytes| bytes.len() as u64));
-            left -= found.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            pieces.extend(found);
-        }
-        Ok((sizes, pieces))
-    })
-    .await?;
-    pieces.insert(0, frame_of(&ObjectsAnswer(sizes))?);
-    sender.send_all(&mut pieces).await?;
-    sender.finish()?;
-    Ok(())
 }

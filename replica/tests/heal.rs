@@ -268,7 +268,7 @@ async fn threat_12_objects_with_other_bytes_are_dropped_and_the_next_parent_heal
 }
 
 #[tokio::test]
-async fn threat_13_a_parent_that_sends_nonsense_is_dropped_for_the_next() {
+async fn threat_13_tuf_malicious_mirrors_a_parent_that_sends_nonsense_is_dropped_for_the_next() {
     let (authority, publisher) = (Authority::new(), Publisher::new());
     let drafts = history(&publisher);
     let good = Parent::start(&authority, publisher.replica.clone(), Habit::Good);

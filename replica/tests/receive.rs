@@ -12,7 +12,8 @@ use rootcast::compact::{Before, CompactHead};
 use rootcast::id::ReleaseHash;
 use rootcast::limits::MAX_FRAME;
 use rootcast::protocol::{EditBase, Interest, ListedBundle, Standing, UpdateHead, UpdateMessage};
-use rootcast_replica::{Pushed, Received, Replica, ReplicaError, Rule, Serving, Update};
+use rootcast::reader::Reader;
+use rootcast_replica::{Pushed, Received, Replica, ReplicaError, Rule, Update};
 use rootcast_store::{DiskStore, MemoryStore};
 use std::sync::Arc;
 use support::*;
@@ -207,7 +208,7 @@ async fn threat_08_any_flipped_byte_of_a_compact_head_is_refused() {
     let child = with_first(&drafts, 3);
     let parent = with_first(&drafts, 4);
     let outgoing = parent
-        .outgoing(&Interest::All, &child.standing(&Interest::All), Serving::Granted)
+        .outgoing(&Reader::Relay, &Interest::All, &child.standing(&Interest::All))
         .await
         .unwrap()
         .unwrap();
@@ -239,7 +240,7 @@ async fn a_compact_head_for_another_release_does_not_fit() {
     let drafts = history(&publisher);
     let (child, parent) = (with_first(&drafts, 3), with_first(&drafts, 4));
     let outgoing = parent
-        .outgoing(&Interest::All, &child.standing(&Interest::All), Serving::Granted)
+        .outgoing(&Reader::Relay, &Interest::All, &child.standing(&Interest::All))
         .await
         .unwrap()
         .unwrap();
@@ -259,7 +260,7 @@ async fn a_compact_head_for_another_release_does_not_fit() {
 }
 
 #[tokio::test]
-async fn an_update_cannot_plant_what_no_leaf_proves() {
+async fn tuf_extraneous_dependencies_an_update_cannot_plant_what_no_leaf_proves() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);
     let (child, parent) = (with_first(&drafts, 3), with_first(&drafts, 4));
@@ -337,7 +338,7 @@ async fn threat_06_a_later_release_is_taken_by_a_jump() {
 }
 
 #[tokio::test]
-async fn what_was_not_asked_for_or_left_out_is_refused() {
+async fn tuf_extraneous_dependencies_what_was_not_asked_for_or_left_out_is_refused() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);
     let parent = &publisher.replica;
@@ -365,7 +366,7 @@ async fn what_was_not_asked_for_or_left_out_is_refused() {
 }
 
 #[tokio::test]
-async fn a_parent_that_hides_the_plan_is_made_up_for_by_the_next() {
+async fn tuf_malicious_mirrors_a_parent_that_hides_the_plan_is_made_up_for_by_the_next() {
     let publisher = Publisher::new();
     history(&publisher);
     let (asked, child) = (named(&["base", "plan"]), replica());

@@ -42,7 +42,7 @@ impl Policy {
     fn check(&self, path: &ConfigPath, entry: &Entry) -> Result<(), EditError> {
         let reason = match entry {
             Entry::Symlink { .. } if !self.symlinks => "the grant allows no symbolic links",
-            Entry::File { content, .. } if content.size() > self.file_size => {
+            Entry::File { .. } | Entry::Secret { .. } if entry.size() > self.file_size => {
                 "is larger than the grant allows"
             }
             _ => return Ok(()),
@@ -77,15 +77,10 @@ where
     let most = tree.totals().files.saturating_add(declared.totals.files);
     let operations = columns::decode(&mut input, &mut entries, most, declared.totals.bytes)?;
     let units = units(&operations, &mut entries, declared)?;
-    let mut contents = Contents::new(input, &units, source);
+    let mut contents = Contents::new(input, &units, source, declared.totals.bytes);
     let mut changes = Changes::new();
-    let (mut given, allowed) = (0u64, declared.totals.bytes);
     for placed in &operations {
-        // Kept chunks and copies too: what an edit can make us write follows what was signed.
-        given = given.saturating_add(change(placed, &mut entries, &mut contents, &mut changes, sink)?);
-        if given > allowed {
-            return Err(EditError::TooLarge { what: "bytes of files", given, allowed });
-        }
+        change(placed, &mut entries, &mut contents, &mut changes, sink)?;
     }
     contents.finish()?;
     for (path, entry) in &changes {
@@ -123,7 +118,7 @@ fn units<S: ObjectSource + ?Sized>(
     Ok(units)
 }
 
-/// The unpacked contents, one frame at a time.
+/// The unpacked contents, one frame at a time, and what was made of them.
 struct Contents<'e, 'u, S: ?Sized> {
     input: Input<'e>,
     frames: std::vec::IntoIter<&'u [Unit]>,
@@ -131,12 +126,27 @@ struct Contents<'e, 'u, S: ?Sized> {
     frame: Bytes,
     /// What is left of `frame`.
     rest: Bytes,
+    /// Bytes of the new entries so far.
+    given: u64,
+    /// Bytes of the new tree, as signed.
+    allowed: u64,
 }
 
 impl<'e, 'u, S: ObjectSource + ?Sized> Contents<'e, 'u, S> {
-    fn new(input: Input<'e>, units: &'u [Unit], source: &'e S) -> Self {
+    fn new(input: Input<'e>, units: &'u [Unit], source: &'e S, allowed: u64) -> Self {
         let frames = frame::group(units).into_iter();
-        Self { input, frames, source, frame: Bytes::new(), rest: Bytes::new() }
+        Self { input, frames, source, frame: Bytes::new(), rest: Bytes::new(), given: 0, allowed }
+    }
+
+    /// Counts a new entry, before it is written. Kept chunks, kept bytes and copies count too: what an edit
+    /// can make us write follows what was signed (specs/edit.md, E-13).
+    fn count(&mut self, size: u64) -> Result<u64, EditError> {
+        self.given = self.given.saturating_add(size);
+        let (given, allowed) = (self.given, self.allowed);
+        if given > allowed {
+            return Err(EditError::TooLarge { what: "bytes of files", given, allowed });
+        }
+        Ok(size)
     }
 
     fn take(&mut self, size: u64) -> Result<Bytes, EditError> {
@@ -174,14 +184,14 @@ impl<'e, 'u, S: ObjectSource + ?Sized> Contents<'e, 'u, S> {
     }
 }
 
-/// Makes one change, and returns the size of the new entry.
+/// Makes one change.
 fn change<S, W>(
     placed: &Placed,
     entries: &mut OldEntries<'_, '_, S>,
     contents: &mut Contents<'_, '_, S>,
     changes: &mut Changes,
     sink: &mut W,
-) -> Result<u64, EditError>
+) -> Result<(), EditError>
 where
     S: ObjectSource + ?Sized,
     W: ObjectSink + ?Sized,
@@ -191,16 +201,19 @@ where
         Operation::SetMode => {
             let (path, entry) = entries.get(placed.position)?.clone();
             let Entry::File { content, executable } = entry else {
-                return Err(EditError::Malformed("gives a link a mode"));
+                return Err(EditError::Malformed("gives what is no file a mode"));
             };
+            contents.count(content.size())?;
             (path, Some(Entry::File { content, executable: !executable }))
         }
         Operation::Copy { path, kind, from } => {
-            let (_, entry) = entries.get(*from)?;
-            let Entry::File { content, .. } = entry else {
-                return Err(EditError::Malformed("copies a link"));
+            let content = match entries.get(*from)?.1 {
+                Entry::File { content, .. } => content,
+                Entry::Secret { id, size } => Content::Blob { id, size },
+                Entry::Symlink { .. } => return Err(EditError::Malformed("copies a link")),
             };
-            (path.clone(), Some(file(*content, *kind)?))
+            contents.count(content.size())?;
+            (path.clone(), Some(file(content, *kind)?))
         }
         Operation::Replace { kind, body } => {
             let path = entries.get(placed.position)?.0.clone();
@@ -212,17 +225,20 @@ where
             (path.clone(), Some(entry))
         }
     };
-    let size = entry.as_ref().map_or(0, Entry::size);
     match changes.insert(path, entry) {
-        None => Ok(size),
+        None => Ok(()),
         Some(_) => Err(EditError::Malformed("changes a path twice")),
     }
 }
 
 fn file(content: Content, kind: Kind) -> Result<Entry, EditError> {
-    match kind {
-        Kind::Symlink => Err(EditError::Malformed("makes a link of a file's content")),
-        Kind::Regular | Kind::Executable => Ok(Entry::File { content, executable: kind == Kind::Executable }),
+    match (kind, content) {
+        (Kind::Symlink, _) => Err(EditError::Malformed("makes a link of a file's content")),
+        (Kind::Secret, Content::Blob { id, size }) => Ok(Entry::Secret { id, size }),
+        (Kind::Secret, Content::Chunked { .. }) => Err(EditError::Malformed("makes a secret of chunks")),
+        (Kind::Regular | Kind::Executable, _) => {
+            Ok(Entry::File { content, executable: kind == Kind::Executable })
+        }
     }
 }
 
@@ -246,22 +262,26 @@ where
                 let text = format!("{path}");
                 return Err(PathError { text, reason: PathFault::TooLong }.into());
             }
+            contents.count(*size)?;
             let target = contents.take(*size)?;
             let not_text = EditError::Malformed("link target is not UTF-8");
             let target = core::str::from_utf8(&target).map_err(|_| not_text)?;
             Ok(Entry::Symlink { target: LinkTarget::new(path, target)? })
         }
-        (Kind::Symlink, _) => Err(EditError::Malformed("makes a link of chunks or hunks")),
+        (Kind::Symlink | Kind::Secret, Body::Pieces(_) | Body::Patched(_)) => {
+            Err(EditError::Malformed("makes a link or secret of chunks or hunks"))
+        }
         (_, Body::Whole(size)) => {
-            let id = write_blob(contents.take(*size)?, sink)?;
-            file(Content::Blob { id, size: *size }, kind)
+            let size = contents.count(*size)?;
+            let id = write_blob(contents.take(size)?, sink)?;
+            file(Content::Blob { id, size }, kind)
         }
         (_, Body::Patched(hunks)) => {
             let base = placed.base().ok_or(EditError::Malformed("patches nothing"))?;
             let base = entries.blob(base)?;
             let inserted = contents.take(patch::insertion(hunks))?;
             let bytes = patch::apply(&base, hunks, &inserted)?;
-            let size = bytes.len() as u64;
+            let size = contents.count(bytes.len() as u64)?;
             file(Content::Blob { id: write_blob(bytes, sink)?, size }, kind)
         }
         (_, Body::Pieces(pieces)) => {
@@ -301,13 +321,16 @@ where
             Piece::Keep { first, count } => {
                 let range = usize::try_from(*first).ok().zip(usize::try_from(*count).ok());
                 let kept = range.and_then(|(first, count)| base.get(first..first.checked_add(count)?));
-                list.0
-                    .extend_from_slice(kept.ok_or(EditError::Malformed("keeps chunks that are not there"))?);
+                for chunk in kept.ok_or(EditError::Malformed("keeps chunks that are not there"))? {
+                    contents.count(chunk.size)?;
+                    list.0.push(*chunk);
+                }
             }
             Piece::New(sizes) => {
                 for size in sizes {
-                    let id = write_blob(contents.take(*size)?, sink)?;
-                    list.0.push(Chunk { id, size: *size });
+                    let size = contents.count(*size)?;
+                    let id = write_blob(contents.take(size)?, sink)?;
+                    list.0.push(Chunk { id, size });
                 }
             }
         }

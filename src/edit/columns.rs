@@ -328,7 +328,7 @@ fn operation(tag: u8) -> Result<Operation, EditError> {
         0 => Kind::Regular,
         1 => Kind::Executable,
         2 => Kind::Symlink,
-        _ => return Err(unknown),
+        _ => Kind::Secret,
     };
     let body = if tag & PIECES == 0 { Body::Whole(0) } else { Body::Pieces(Vec::new()) };
     let base = match tag >> BASE_SHIFT {

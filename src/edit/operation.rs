@@ -36,6 +36,7 @@ pub(super) enum Kind {
     Regular,
     Executable,
     Symlink,
+    Secret,
 }
 
 /// New content: in one piece, for a large file chunk by chunk, or as what differs from its base.
@@ -144,7 +145,8 @@ impl<'t, 'a, S: ObjectSource + ?Sized> OldEntries<'t, 'a, S> {
     pub(super) fn chunks(&mut self, position: u64) -> Result<Vec<Chunk>, EditError> {
         let (_, entry) = self.get(position)?;
         match entry.clone() {
-            Entry::Symlink { .. } => Ok(Vec::new()),
+            // Nothing resembles what is encrypted.
+            Entry::Symlink { .. } | Entry::Secret { .. } => Ok(Vec::new()),
             Entry::File { content: Content::Blob { id, size }, .. } => Ok(vec![Chunk { id, size }]),
             Entry::File { content: Content::Chunked { id, size }, .. } => {
                 let object = ObjectId::from(id);

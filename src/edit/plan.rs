@@ -20,9 +20,16 @@ struct Leaving<'c> {
 fn object(entry: &Entry) -> Option<ObjectId> {
     match entry {
         Entry::Symlink { .. } => None,
-        Entry::File { content: Content::Blob { id, .. }, .. } => Some((*id).into()),
+        Entry::File { content: Content::Blob { id, .. }, .. } | Entry::Secret { id, .. } => {
+            Some((*id).into())
+        }
         Entry::File { content: Content::Chunked { id, .. }, .. } => Some((*id).into()),
     }
+}
+
+/// Whether the content resembles other content: not a link's, and not what is encrypted.
+fn is_file(entry: &Entry) -> bool {
+    matches!(entry, Entry::File { .. })
 }
 
 /// The object of a small file.
@@ -38,6 +45,7 @@ fn kind(entry: &Entry) -> Kind {
         Entry::Symlink { .. } => Kind::Symlink,
         Entry::File { executable: true, .. } => Kind::Executable,
         Entry::File { executable: false, .. } => Kind::Regular,
+        Entry::Secret { .. } => Kind::Secret,
     }
 }
 
@@ -52,7 +60,7 @@ impl<'c> Leaving<'c> {
             let Some(old) = &change.old else { continue };
             if let Some(object) = object(old) {
                 leaving.by_content.entry(object).or_insert(change.position);
-                if change.new.is_none() {
+                if change.new.is_none() && is_file(old) {
                     leaving.by_name.entry(name(&change.path)).or_insert(change.position);
                 }
             }
@@ -86,10 +94,10 @@ where
         let operation = match (&change.old, &change.new) {
             (_, None) => Operation::Delete,
             (Some(before), Some(after)) => {
-                if object(before).is_some() && object(before) == object(after) {
+                if is_file(before) && is_file(after) && object(before) == object(after) {
                     Operation::SetMode
                 } else {
-                    let base = object(before).map(|_| position);
+                    let base = is_file(before).then_some(position);
                     let body = body(after, base, old, new, patching)?;
                     Operation::Replace { kind: kind(after), body }
                 }
@@ -101,7 +109,7 @@ where
                     Some(from) => Operation::Copy { path, kind, from: *from },
                     None => {
                         let base = match leaving.by_name.get(name(&path)) {
-                            Some(from) if kind != Kind::Symlink => Base::At(*from),
+                            Some(from) if is_file(after) => Base::At(*from),
                             _ => neighbour(&path, kind, position, old)?,
                         };
                         let operation = Operation::Add { path, kind, body: Body::Whole(0), base };
@@ -126,14 +134,14 @@ fn neighbour<S: ObjectSource + ?Sized>(
     position: u64,
     old: &mut OldEntries<'_, '_, S>,
 ) -> Result<Base, EditError> {
-    if kind == Kind::Symlink {
+    if matches!(kind, Kind::Symlink | Kind::Secret) {
         return Ok(Base::None);
     }
     let extension = |path: &ConfigPath| name(path).rsplit_once('.').map(|(_, end)| end.to_owned());
     let mut likeness = |position: Option<u64>| -> Result<Option<(bool, usize)>, EditError> {
         let Some(position) = position else { return Ok(None) };
         Ok(old.find(position)?.and_then(|(other, entry)| {
-            object(entry)?;
+            is_file(entry).then_some(())?;
             let (a, b) = (path.as_str().bytes(), other.as_str().bytes());
             let common = a.zip(b).take_while(|(a, b)| a == b).count();
             Some((extension(path) == extension(other), common))
@@ -205,7 +213,7 @@ pub(super) fn contents<N: ObjectSource + ?Sized>(
         (Entry::File { content: Content::Blob { id, .. }, .. }, Body::Patched(hunks)) => {
             Ok(vec![Piecewise::Inserted((*id).into(), hunks.clone())])
         }
-        (Entry::File { content: Content::Blob { id, .. }, .. }, _) => {
+        (Entry::File { content: Content::Blob { id, .. }, .. } | Entry::Secret { id, .. }, _) => {
             Ok(vec![Piecewise::Object((*id).into())])
         }
         (_, Body::Whole(_) | Body::Patched(_)) => Ok(Vec::new()),

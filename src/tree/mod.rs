@@ -226,7 +226,9 @@ impl<'a, S: ObjectSource + ?Sized> Tree<'a, S> {
         use crate::entry::{ChunkList, Content};
         match entry {
             Entry::Symlink { .. } => Ok(()),
-            Entry::File { content: Content::Blob { id, .. }, .. } => each((*id).into()).map(drop),
+            Entry::File { content: Content::Blob { id, .. }, .. } | Entry::Secret { id, .. } => {
+                each((*id).into()).map(drop)
+            }
             Entry::File { content: Content::Chunked { id, size }, .. } => {
                 let object = ObjectId::from(*id);
                 if !each(object)? {

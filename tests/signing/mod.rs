@@ -11,7 +11,7 @@ use rootcast::acceptance::{Accepted, Offer};
 use rootcast::chunking;
 use rootcast::cose::{self, DocumentKind, KeySet, PublicKey};
 use rootcast::edit;
-use rootcast::entry::Entry;
+use rootcast::entry::{Content, Entry};
 use rootcast::head::Head;
 use rootcast::id::{AuthorityHash, Chain, EditHash, NodeId, PlatformId, ReleaseHash, TrustHash};
 use rootcast::layers::LayerPattern;
@@ -185,6 +185,7 @@ pub enum File {
     Regular(Vec<u8>),
     Executable(Vec<u8>),
     Link(&'static str),
+    Secret(Vec<u8>),
 }
 
 pub type Files = BTreeMap<String, File>;
@@ -202,6 +203,10 @@ pub fn build(objects: &mut ObjectMap, files: &Files) -> (NodeId, Totals) {
             File::Regular(bytes) | File::Executable(bytes) => Entry::File {
                 content: chunking::store(Bytes::copy_from_slice(bytes), objects).unwrap(),
                 executable: matches!(file, File::Executable(_)),
+            },
+            File::Secret(bytes) => match chunking::store(Bytes::copy_from_slice(bytes), objects).unwrap() {
+                Content::Blob { id, size } => Entry::Secret { id, size },
+                Content::Chunked { .. } => unreachable!("a secret is one blob"),
             },
         };
         changes.insert(path, Some(entry));
@@ -329,6 +334,37 @@ pub fn tree_two() -> Files {
     let Some(File::Regular(mut changed)) = files.remove("moved/old.toml") else { unreachable!() };
     changed.extend_from_slice(b"and one line more\n");
     files.insert("there/old.toml".into(), File::Executable(changed));
+    files
+}
+
+/// What stands for an encrypted file: bytes that resemble nothing.
+pub fn encrypted(seed: &str) -> File {
+    let mut bytes = b"age-encryption.org/v1\n".to_vec();
+    bytes.resize(300, 0);
+    let (_, rest) = bytes.split_at_mut(22);
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(rest);
+    File::Secret(bytes)
+}
+
+/// Secrets beside files.
+pub fn tree_secret() -> Files {
+    let mut files = tree_one();
+    files.insert("etc/kept.key".into(), encrypted("kept"));
+    files.insert("etc/changed.key".into(), encrypted("before"));
+    files.insert("etc/moved.key".into(), encrypted("moved"));
+    files.insert("etc/opened".into(), encrypted("opened"));
+    files
+}
+
+/// One secret is changed, one moved, one becomes a file, and a file and a link become secrets.
+pub fn tree_secret_changed() -> Files {
+    let mut files = tree_secret();
+    files.insert("etc/changed.key".into(), encrypted("after"));
+    let moved = files.remove("etc/moved.key").unwrap();
+    files.insert("there/new.key".into(), moved);
+    files.insert("etc/opened".into(), text("no secret any more\n"));
+    files.insert("etc/app.yaml".into(), encrypted("app"));
+    files.insert("etc/current".into(), encrypted("current"));
     files
 }
 

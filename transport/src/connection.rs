@@ -1,30 +1,34 @@
-//! An established connection: both ends have proved who they are.
+//! An established connection, and who is at its other end.
 
 use crate::close::{CloseReason, Code};
 use crate::error::{PeerFault, TransportError};
-use crate::name::{NameError, PeerName, Role};
+use crate::identity::chain_expiry;
+use crate::name::{NameError, PeerName};
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::tuning;
 use core::fmt;
+use quinn::crypto::rustls::HandshakeData;
 use rootcast::id::PlatformId;
 use rootcast::limits::{CONNECTION_WINDOW, STREAM_WAIT};
+use rootcast::member::Role;
+use rootcast::protocol::JOIN_ALPN;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
-/// Who is at the other end, and where it was when it came.
+/// Who is at the other end, in words, and where it was when it came.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    name: PeerName,
+    who: String,
     remote: SocketAddr,
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.name, self.remote)
+        write!(f, "{} at {}", self.who, self.remote)
     }
 }
 
@@ -48,104 +52,43 @@ pub struct Traffic {
     pub lost_packets: u64,
 }
 
-/// A connection whose two ends have proved who they are. Cheap to clone; it is
-/// closed with [`Code::DONE`] when the last clone and the last stream are gone.
+/// What any connection can do, whoever is at its other end.
 #[derive(Debug, Clone)]
-pub struct Connection {
+pub(crate) struct Link {
     quic: quinn::Connection,
     peer: Arc<Peer>,
 }
 
-impl Connection {
-    /// Reads who the peer is, and refuses it if it may not be here (W-4).
-    /// rustls has verified the chain, the dates and the use before.
-    pub(crate) fn establish(
-        quic: quinn::Connection,
-        ours: PlatformId,
-        wanted: Option<Role>,
-    ) -> Result<Self, TransportError> {
+impl Link {
+    pub(crate) fn new(quic: quinn::Connection, who: impl Into<String>) -> Self {
         let remote = plain(quic.remote_address());
-        let name = match judge(&quic, ours, wanted) {
-            Ok(name) => name,
-            Err(fault) => {
-                // Which rule it was is for our log; an impostor learns only that it is refused.
-                quic.close(Code::REFUSED.to_wire(), b"not of this platform or role");
-                return Err(TransportError::Peer { peer: remote.to_string(), fault });
-            }
-        };
-        if wanted.is_none() && name.role() != Role::Agent {
-            // Few, and through each much passes: a region's updates, or a publish.
-            quic.set_send_window(CONNECTION_WINDOW);
-            quic.set_receive_window(tuning::LARGE_WINDOW);
-            quic.set_max_concurrent_bi_streams(tuning::LARGE_CHILD_STREAMS);
-        }
-        Ok(Self { quic, peer: Arc::new(Peer { name, remote }) })
+        Self { quic, peer: Arc::new(Peer { who: who.into(), remote }) }
     }
-
-    /// Who is at the other end, by its certificate.
-    pub fn peer(&self) -> &PeerName {
-        &self.peer.name
-    }
-    /// Where it is now; a peer may move.
-    pub fn remote(&self) -> SocketAddr {
+    pub(crate) fn remote(&self) -> SocketAddr {
         plain(self.quic.remote_address())
     }
-    /// The present estimate of the round trip.
-    pub fn rtt(&self) -> Duration {
-        self.quic.rtt()
-    }
-
-    /// Opens a stream for both directions. The peer learns of it with the first bytes.
-    /// Waits, at most [`STREAM_WAIT`], until the peer allows one more.
-    pub async fn open_bi(&self) -> Result<(Sender, Receiver), TransportError> {
+    pub(crate) async fn open_bi(&self) -> Result<(Sender, Receiver), TransportError> {
         let (sender, receiver) = self.opened(timeout(STREAM_WAIT, self.quic.open_bi()).await)?;
         Ok((self.sender(sender), self.receiver(receiver)))
     }
-
-    /// Opens a stream that only we send on; otherwise as [`Connection::open_bi`].
-    pub async fn open_uni(&self) -> Result<Sender, TransportError> {
+    async fn open_uni(&self) -> Result<Sender, TransportError> {
         let sender = self.opened(timeout(STREAM_WAIT, self.quic.open_uni()).await)?;
         Ok(self.sender(sender))
     }
-
-    /// The next stream that the peer opened for both directions.
-    pub async fn accept_bi(&self) -> Result<(Sender, Receiver), TransportError> {
+    pub(crate) async fn accept_bi(&self) -> Result<(Sender, Receiver), TransportError> {
         let (sender, receiver) = self.quic.accept_bi().await.map_err(|error| self.lost(error))?;
         Ok((self.sender(sender), self.receiver(receiver)))
     }
-
-    /// The next stream that only the peer sends on.
-    pub async fn accept_uni(&self) -> Result<Receiver, TransportError> {
+    async fn accept_uni(&self) -> Result<Receiver, TransportError> {
         let receiver = self.quic.accept_uni().await.map_err(|error| self.lost(error))?;
         Ok(self.receiver(receiver))
     }
-
-    /// Waits for the end of the connection, and tells why.
-    pub async fn closed(&self) -> CloseReason {
+    pub(crate) async fn closed(&self) -> CloseReason {
         self.quic.closed().await.into()
     }
-    /// Whether the connection is over.
-    pub fn is_closed(&self) -> bool {
-        self.quic.close_reason().is_some()
-    }
-    /// Closes the connection at once. What was sent and not yet acknowledged may be
-    /// lost: [`Sender::finish_delivered`] first where it matters.
-    pub fn close(&self, code: Code, reason: &str) {
+    pub(crate) fn close(&self, code: Code, reason: &str) {
         self.quic.close(code.to_wire(), reason.as_bytes());
     }
-
-    /// What went over the network so far.
-    pub fn traffic(&self) -> Traffic {
-        let stats = self.quic.stats();
-        Traffic {
-            sent_bytes: stats.udp_tx.bytes,
-            sent_datagrams: stats.udp_tx.datagrams,
-            received_bytes: stats.udp_rx.bytes,
-            received_datagrams: stats.udp_rx.datagrams,
-            lost_packets: stats.path.lost_packets,
-        }
-    }
-
     fn sender(&self, stream: quinn::SendStream) -> Sender {
         Sender::new(stream, Arc::clone(&self.peer))
     }
@@ -167,26 +110,137 @@ impl Connection {
             }
         }
     }
+}
+
+/// A connection whose other end has proved who it is. Cheap to clone; it is
+/// closed with [`Code::DONE`] when the last clone and the last stream are gone.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    link: Link,
+    name: Arc<PeerName>,
+    expires: SystemTime,
+}
+
+impl Connection {
+    /// Reads who the peer is, and refuses it if it may not be here (W-4).
+    /// rustls has verified the chain, the dates and the use before.
+    pub(crate) fn establish(
+        quic: quinn::Connection,
+        ours: PlatformId,
+        wanted: Option<Role>,
+    ) -> Result<Self, TransportError> {
+        let remote = plain(quic.remote_address());
+        let (name, expires) = match judge(&quic, ours, wanted) {
+            Ok(judged) => judged,
+            Err(fault) => {
+                // Which rule it was is for our log; an impostor learns only that it is refused.
+                quic.close(Code::REFUSED.to_wire(), b"not of this platform or role");
+                return Err(TransportError::Peer { peer: remote.to_string(), fault });
+            }
+        };
+        if wanted.is_none() && name.role() != Role::Agent {
+            // Few, and through each much passes: a region's updates, or a publish.
+            quic.set_send_window(CONNECTION_WINDOW);
+            quic.set_receive_window(tuning::LARGE_WINDOW);
+            quic.set_max_concurrent_bi_streams(tuning::LARGE_CHILD_STREAMS);
+        }
+        Ok(Self { link: Link::new(quic, name.to_string()), name: Arc::new(name), expires })
+    }
+
+    /// Who is at the other end, by its certificate.
+    pub fn peer(&self) -> &PeerName {
+        &self.name
+    }
+    /// The last moment at which the peer's certificate is good. Nothing here ends the connection then.
+    pub const fn expires(&self) -> SystemTime {
+        self.expires
+    }
+    /// Where it is now; a peer may move.
+    pub fn remote(&self) -> SocketAddr {
+        self.link.remote()
+    }
+    /// The present estimate of the round trip.
+    pub fn rtt(&self) -> Duration {
+        self.link.quic.rtt()
+    }
+
+    /// Opens a stream for both directions. The peer learns of it with the first bytes.
+    /// Waits, at most [`STREAM_WAIT`], until the peer allows one more.
+    pub async fn open_bi(&self) -> Result<(Sender, Receiver), TransportError> {
+        self.link.open_bi().await
+    }
+
+    /// Opens a stream that only we send on; otherwise as [`Connection::open_bi`].
+    pub async fn open_uni(&self) -> Result<Sender, TransportError> {
+        self.link.open_uni().await
+    }
+
+    /// The next stream that the peer opened for both directions.
+    pub async fn accept_bi(&self) -> Result<(Sender, Receiver), TransportError> {
+        self.link.accept_bi().await
+    }
+
+    /// The next stream that only the peer sends on.
+    pub async fn accept_uni(&self) -> Result<Receiver, TransportError> {
+        self.link.accept_uni().await
+    }
+
+    /// Waits for the end of the connection, and tells why.
+    pub async fn closed(&self) -> CloseReason {
+        self.link.closed().await
+    }
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.link.quic.close_reason().is_some()
+    }
+    /// Closes the connection at once. What was sent and not yet acknowledged may be
+    /// lost: [`Sender::finish_delivered`] first where it matters.
+    pub fn close(&self, code: Code, reason: &str) {
+        self.link.close(code, reason);
+    }
+
+    /// What went over the network so far.
+    pub fn traffic(&self) -> Traffic {
+        let stats = self.link.quic.stats();
+        Traffic {
+            sent_bytes: stats.udp_tx.bytes,
+            sent_datagrams: stats.udp_tx.datagrams,
+            received_bytes: stats.udp_rx.bytes,
+            received_datagrams: stats.udp_rx.datagrams,
+            lost_packets: stats.path.lost_packets,
+        }
+    }
 
     #[cfg(test)]
     pub(crate) const fn quic(&self) -> &quinn::Connection {
-        &self.quic
+        &self.link.quic
     }
 }
 
-fn judge(quic: &quinn::Connection, ours: PlatformId, wanted: Option<Role>) -> Result<PeerName, PeerFault> {
+/// The protocol that both ends have agreed on.
+pub(crate) fn is_joining(quic: &quinn::Connection) -> bool {
+    let data = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).is_some_and(|protocol| protocol == JOIN_ALPN)
+}
+
+fn judge(
+    quic: &quinn::Connection,
+    ours: PlatformId,
+    wanted: Option<Role>,
+) -> Result<(PeerName, SystemTime), PeerFault> {
     let chain = quic
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .unwrap_or_default();
-    let leaf = chain.first().ok_or(NameError::Count { count: 0 })?;
+    let leaf = chain.first().ok_or(PeerFault::NoCertificate)?;
     let name = PeerName::of_leaf(leaf)?;
     let theirs = name.platform();
     if theirs != ours {
         return Err(PeerFault::OtherPlatform { theirs, ours });
     }
+    let expires = chain_expiry(&chain).map_err(NameError::Certificate)?;
     match wanted {
         Some(role) if role != name.role() => Err(PeerFault::NotARelay { role: name.role() }),
-        _ => Ok(name),
+        _ => Ok((name, expires)),
     }
 }

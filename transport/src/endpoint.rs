@@ -1,21 +1,22 @@
 //! One UDP socket: dials relays and, where we are one, accepts callers.
 
 use crate::close::{CloseReason, Code};
-use crate::connection::Connection;
+use crate::connection::{Connection, is_joining};
 use crate::error::{PeerFault, TransportError};
 use crate::identity::Identity;
-use crate::name::{RELAY_SERVER_NAME, Role};
+use crate::joining::{Arrival, Unproven, begin};
 use crate::{socket, tuning};
-use quinn::{AsyncUdpSocket, Runtime};
+use quinn::{AsyncUdpSocket, ClientConfig, Runtime};
 use rootcast::id::PlatformId;
 use rootcast::limits::{
     HANDSHAKE_WAIT, MAX_ADDRESSES, MAX_CHILDREN, MAX_PENDING_HANDSHAKES, RETRY_HANDSHAKES_ABOVE,
     SHUTDOWN_WAIT,
 };
+use rootcast::member::Role;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -63,6 +64,9 @@ struct Counts {
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     quic: quinn::Endpoint,
+    /// Shared by all clones, so that a renewed certificate reaches them.
+    client: Arc<RwLock<ClientConfig>>,
+    listens: bool,
     platform: PlatformId,
     pending: Arc<Semaphore>,
     caps: Caps,
@@ -85,14 +89,14 @@ impl Endpoint {
         let server = tuning::server_config(identity)?;
         let quic = socket::listening(identity, server, address)
             .map_err(|source| TransportError::Bind { address, source })?;
-        Self::over(quic, identity, caps)
+        Self::over(quic, identity, caps, true)
     }
 
     /// Opens a socket to dial from.
     pub fn dial_only(identity: &Identity) -> Result<Self, TransportError> {
         let quic =
             socket::dialling().map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
-        Self::over(quic, identity, Caps::STANDARD)
+        Self::over(quic, identity, Caps::STANDARD, false)
     }
 
     /// Takes a socket and a runtime that are given, instead of the system's.
@@ -111,14 +115,19 @@ impl Endpoint {
         };
         let quic = socket::given(server, socket, runtime)
             .map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
-        Self::over(quic, identity, Caps::STANDARD)
+        Self::over(quic, identity, Caps::STANDARD, purpose == Purpose::Listen)
     }
 
-    fn over(mut quic: quinn::Endpoint, identity: &Identity, caps: Caps) -> Result<Self, TransportError> {
-        quic.set_default_client_config(tuning::client_config(identity)?);
+    fn over(
+        quic: quinn::Endpoint,
+        identity: &Identity,
+        caps: Caps,
+        listens: bool,
+    ) -> Result<Self, TransportError> {
+        let client = Arc::new(RwLock::new(tuning::client_config(identity)?));
         let pending = Arc::new(Semaphore::new(caps.pending));
         let platform = identity.name().platform();
-        Ok(Self { quic, platform, pending, caps, counts: Arc::default() })
+        Ok(Self { quic, client, listens, platform, pending, caps, counts: Arc::default() })
     }
 
     /// The address of the socket, with the port that the system chose.
@@ -134,37 +143,35 @@ impl Endpoint {
     /// finish before the server has judged it, so a relay that refuses us shows
     /// as a [`CloseReason::RefusedUs`] or [`Code::REFUSED`] of the connection.
     pub async fn connect(&self, address: &str) -> Result<Connection, TransportError> {
-        let resolve = |source| TransportError::Resolve { address: address.into(), source };
-        let found: Vec<SocketAddr> = timeout(HANDSHAKE_WAIT, tokio::net::lookup_host(address))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(resolve)?
-            .take(MAX_ADDRESSES)
-            .collect();
-        let end = Instant::now() + HANDSHAKE_WAIT;
-        let mut outcome = Err(resolve(io::ErrorKind::NotFound.into()));
-        for (tried, candidate) in found.iter().enumerate() {
-            let left = end.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(found.len() - tried).unwrap_or(1);
-            outcome = self.dial(*candidate, share).await;
-            match &outcome {
-                Ok(_) => break,
-                Err(error) => tracing::debug!(%candidate, %error, "could not connect"),
-            }
-        }
-        outcome
+        let quic = dial_any(&self.quic, address, || self.client()).await?;
+        Connection::establish(quic, self.platform, Some(Role::Relay))
     }
 
+    /// Uses a renewed certificate of the same member from now on, for new connections in
+    /// both directions. Those that live keep the one that they began with.
+    ///
+    /// # Errors
+    /// When TLS does not take it; then nothing changes.
+    pub fn adopt(&self, identity: &Identity) -> Result<(), TransportError> {
+        let client = tuning::client_config(identity)?;
+        if self.listens {
+            self.quic.set_server_config(Some(tuning::server_config(identity)?));
+        }
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
+    }
+
+    fn client(&self) -> ClientConfig {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(test)]
     pub(crate) async fn dial(
         &self,
         address: SocketAddr,
         wait: Duration,
     ) -> Result<Connection, TransportError> {
-        let connecting = self
-            .quic
-            .connect(address, RELAY_SERVER_NAME)
-            .map_err(|source| TransportError::Dial { address, source })?;
-        let quic = shake(connecting, address, wait).await?;
+        let quic = shake(begin(&self.quic, self.client(), address)?, address, wait).await?;
         Connection::establish(quic, self.platform, Some(Role::Relay))
     }
 
@@ -237,6 +244,36 @@ fn may_listen(identity: &Identity) -> Result<(), TransportError> {
     }
 }
 
+/// Dials the addresses of `host:port` one after the other, until one answers.
+pub(crate) async fn dial_any(
+    quic: &quinn::Endpoint,
+    address: &str,
+    config: impl Fn() -> ClientConfig,
+) -> Result<quinn::Connection, TransportError> {
+    let resolve = |source| TransportError::Resolve { address: address.into(), source };
+    let found: Vec<SocketAddr> = timeout(HANDSHAKE_WAIT, tokio::net::lookup_host(address))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(resolve)?
+        .take(MAX_ADDRESSES)
+        .collect();
+    let end = Instant::now() + HANDSHAKE_WAIT;
+    let mut outcome = Err(resolve(io::ErrorKind::NotFound.into()));
+    for (tried, candidate) in found.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(found.len() - tried).unwrap_or(1);
+        outcome = match begin(quic, config(), *candidate) {
+            Ok(connecting) => shake(connecting, *candidate, share).await,
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(_) => break,
+            Err(error) => tracing::debug!(%candidate, %error, "could not connect"),
+        }
+    }
+    outcome
+}
+
 async fn shake(
     connecting: quinn::Connecting,
     address: SocketAddr,
@@ -271,15 +308,31 @@ impl Handshake {
         crate::connection::plain(self.incoming.remote_address())
     }
 
-    /// Completes the handshake, within [`HANDSHAKE_WAIT`]: the caller's certificate
-    /// verifies under our authority, names one peer, and is of our platform.
+    /// Completes the handshake of a member, within [`HANDSHAKE_WAIT`]: the caller's
+    /// certificate verifies under our authority, names one peer, and is of our
+    /// platform. One that comes to join is refused.
     pub async fn finish(self) -> Result<Connection, TransportError> {
+        let remote = self.remote().to_string();
+        match self.arrive().await? {
+            Arrival::Member(connection) => Ok(connection),
+            Arrival::Joiner(joiner) => {
+                joiner.close(Code::REFUSED, "nobody can join here");
+                Err(TransportError::Peer { peer: remote, fault: PeerFault::NoCertificate })
+            }
+        }
+    }
+
+    /// As [`Handshake::finish`], and takes those who come to join as well.
+    pub async fn arrive(self) -> Result<Arrival, TransportError> {
         let address = self.remote();
         let connecting = self
             .incoming
             .accept()
             .map_err(|error| TransportError::from_handshake(address.to_string(), error))?;
         let quic = shake(connecting, address, HANDSHAKE_WAIT).await?;
-        Connection::establish(quic, self.platform, None)
+        if is_joining(&quic) {
+            return Ok(Arrival::Joiner(Unproven::new(quic)));
+        }
+        Connection::establish(quic, self.platform, None).map(Arrival::Member)
     }
 }

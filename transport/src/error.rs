@@ -1,9 +1,10 @@
 //! What goes wrong, and whose fault it is.
 
 use crate::close::{self, CloseReason, Code};
-use crate::name::{NameError, Role};
+use crate::name::NameError;
 use rootcast::codec::CodecError;
 use rootcast::id::PlatformId;
+use rootcast::member::Role;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,12 @@ pub enum PeerFault {
         /// What the verifier said.
         reason: String,
     },
+    /// It asked for what is not answered to those who are not members.
+    #[error("it asked for what only members are answered")]
+    MembersOnly,
+    /// It presents no certificate where one is needed.
+    #[error("it presents no certificate")]
+    NoCertificate,
     /// Its certificate does not say who it is.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -133,6 +140,12 @@ pub enum TransportError {
     Tls {
         /// What rustls said.
         source: rustls::Error,
+    },
+    /// The system's random source failed.
+    #[error("the system's random source failed: {source}")]
+    Random {
+        /// What it said.
+        source: getrandom::Error,
     },
     /// Only a relay can be dialled, so only a relay may listen.
     #[error("{name} cannot listen: only a relay's certificate can; issue one with role relay")]

@@ -1,9 +1,14 @@
 //! Who this process is: a certificate, its key, and the authority it trusts.
 
 use crate::error::TransportError;
-use crate::name::{NameError, PeerName, RELAY_SERVER_NAME, Role, platform_of_authority};
+use crate::key::{OwnKey, public_of};
+use crate::name::{NameError, PeerName, RELAY_SERVER_NAME, platform_of_authority};
+use crate::pem;
+use bytes::Bytes;
+use rootcast::cose::PublicKey;
 use rootcast::id::{AuthorityHash, PlatformId};
 use rootcast::limits::MAX_DOCUMENT;
+use rootcast::member::Role;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, TrustAnchor, UnixTime,
@@ -15,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use webpki::{EndEntityCert, KeyUsage};
+use zeroize::Zeroizing;
 
 /// The file of an identity that holds its certificate chain and then its key.
 pub const IDENTITY_FILE: &str = "identity.pem";
@@ -48,6 +54,11 @@ impl AuthorityCertificate {
         }
     }
 
+    /// Reads DER that came over the network; `path` is where it is to be, for messages.
+    pub fn from_bytes(der: &[u8], path: &Path) -> Result<Self, TransportError> {
+        Self::from_der(CertificateDer::from(der.to_vec()), path)
+    }
+
     fn from_der(der: CertificateDer<'static>, path: &Path) -> Result<Self, TransportError> {
         let own = |source| TransportError::OwnCertificate { path: path.into(), source };
         webpki::anchor_from_trusted_cert(&der).map_err(own)?;
@@ -73,6 +84,10 @@ impl AuthorityCertificate {
     pub const fn expires(&self) -> SystemTime {
         self.expires
     }
+    /// The certificate as PEM.
+    pub fn to_pem(&self) -> String {
+        pem::encode("CERTIFICATE", &self.der)
+    }
     /// Its public key, as DER `SubjectPublicKeyInfo`.
     pub fn public_key(&self) -> Vec<u8> {
         EndEntityCert::try_from(&self.der)
@@ -96,6 +111,7 @@ pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     authority: AuthorityCertificate,
+    begins: SystemTime,
     expires: SystemTime,
 }
 
@@ -138,10 +154,28 @@ impl Identity {
         let own_name = |source| TransportError::OwnName { path: path.into(), source };
         let leaf = chain.first().ok_or_else(|| bad_pem(path, "it holds no certificate"))?;
         let name = PeerName::of_leaf(leaf).map_err(own_name)?;
-        let expires = EndEntityCert::try_from(leaf)
-            .and_then(|leaf| expiry(&leaf))
-            .map_err(|error| own_name(NameError::Certificate(error)))?;
-        Ok(Self { name, chain, key, authority, expires })
+        let unreadable = |error| own_name(NameError::Certificate(error));
+        let begins = EndEntityCert::try_from(leaf).and_then(|leaf| beginning(&leaf)).map_err(unreadable)?;
+        let expires = chain_expiry(&chain).map_err(unreadable)?;
+        Ok(Self { name, chain, key, authority, begins, expires })
+    }
+
+    /// Takes a chain, leaf first, that was issued for `key`, after every check that
+    /// loading it would make. `path` is where it is to be, for messages.
+    ///
+    /// # Errors
+    /// Where the chain is not good under `authority`, or is for another key.
+    pub fn of_chain<C: AsRef<[u8]>>(
+        chain: &[C],
+        key: &OwnKey,
+        authority: AuthorityCertificate,
+        path: &Path,
+    ) -> Result<Self, TransportError> {
+        let identity = Self::from_pem(pem_of(chain, key).as_bytes(), authority, path)?;
+        if identity.public_key().as_ref() != Some(key.public()) {
+            return Err(bad_pem(path, "the certificate is for another key"));
+        }
+        Ok(identity)
     }
 
     fn verify_own(&self, path: &Path) -> Result<(), TransportError> {
@@ -189,6 +223,36 @@ impl Identity {
     pub const fn expires(&self) -> SystemTime {
         self.expires
     }
+    /// The first moment at which peers accept our certificate.
+    pub const fn begins(&self) -> SystemTime {
+        self.begins
+    }
+    /// The public key that our certificate is for, if it is an Ed25519 one.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        let leaf = EndEntityCert::try_from(self.chain.first()?).ok()?;
+        public_of(leaf.subject_public_key_info().as_ref())
+    }
+    /// The chain as it goes over the wire, DER, leaf first.
+    pub fn chain_der(&self) -> Vec<Bytes> {
+        self.chain.iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect()
+    }
+    /// The private key, to sign requests with.
+    ///
+    /// # Errors
+    /// When it is not an Ed25519 key.
+    pub fn own_key(&self) -> Result<OwnKey, TransportError> {
+        match &self.key {
+            PrivateKeyDer::Pkcs8(der) => OwnKey::from_pkcs8(der.clone_key()),
+            _ => Err(TransportError::Tls { source: rustls::Error::General("the key is not PKCS#8".into()) }),
+        }
+    }
+    /// Chain and key as `identity.pem` holds them.
+    ///
+    /// # Errors
+    /// As [`Identity::own_key`].
+    pub fn to_pem(&self) -> Result<Zeroizing<String>, TransportError> {
+        Ok(pem_of(&self.chain, &self.own_key()?))
+    }
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.chain.clone()
     }
@@ -220,7 +284,41 @@ fn expiry(certificate: &EndEntityCert<'_>) -> Result<SystemTime, webpki::Error> 
     }
 }
 
-fn bad_pem(path: &Path, reason: &str) -> TransportError {
+/// The beginning of a certificate's validity; told as [`expiry`] is, by a time before any.
+fn beginning(certificate: &EndEntityCert<'_>) -> Result<SystemTime, webpki::Error> {
+    let nothing: [TrustAnchor<'_>; 0] = [];
+    let time = UnixTime::since_unix_epoch(Duration::ZERO);
+    let usage = KeyUsage::client_auth();
+    match certificate.verify_for_usage(&[], &nothing, &[], time, usage, None, None) {
+        Err(webpki::Error::CertNotValidYet { not_before, .. }) => {
+            let since = Duration::from_secs(not_before.as_secs());
+            SystemTime::UNIX_EPOCH.checked_add(since).ok_or(webpki::Error::InvalidCertValidity)
+        }
+        Err(other) => Err(other),
+        Ok(_) => Err(webpki::Error::InvalidCertValidity),
+    }
+}
+
+/// The last moment at which a whole chain is valid.
+pub(crate) fn chain_expiry(chain: &[CertificateDer<'_>]) -> Result<SystemTime, webpki::Error> {
+    let mut first = None;
+    for certificate in chain {
+        let end = expiry(&EndEntityCert::try_from(certificate)?)?;
+        first = Some(first.map_or(end, |first: SystemTime| first.min(end)));
+    }
+    first.ok_or(webpki::Error::InvalidCertValidity)
+}
+
+fn pem_of<C: AsRef<[u8]>>(chain: &[C], key: &OwnKey) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::new());
+    for certificate in chain {
+        text.push_str(&pem::encode("CERTIFICATE", certificate.as_ref()));
+    }
+    text.push_str(&key.to_pem());
+    text
+}
+
+pub(crate) fn bad_pem(path: &Path, reason: &str) -> TransportError {
     TransportError::BadPem { path: path.into(), reason: reason.into() }
 }
 
@@ -236,13 +334,13 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>,
 }
 
 #[derive(PartialEq)]
-enum Exposure {
+pub(crate) enum Exposure {
     Public,
     OwnerOnly,
 }
 
 /// Reads a small file, judging the mode of the very file that is read.
-fn read_bounded(path: &Path, exposure: Exposure) -> Result<Vec<u8>, TransportError> {
+pub(crate) fn read_bounded(path: &Path, exposure: Exposure) -> Result<Vec<u8>, TransportError> {
     let failed = |source| TransportError::ReadFile { path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;

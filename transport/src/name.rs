@@ -1,9 +1,9 @@
 //! Who is at the other end: the one name that a certificate carries.
 
 use core::fmt;
-use core::str::FromStr;
 use rootcast::id::PlatformId;
-use rootcast::path::{BundleName, PathError};
+use rootcast::member::{LabelError, Labels, Role, RoleError};
+use rootcast::path::{MemberName, PathError};
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
@@ -13,46 +13,6 @@ use webpki::EndEntityCert;
 pub const RELAY_SERVER_NAME: &str = "relay.rootcast.internal";
 
 const SCHEME: &str = "rootcast://";
-
-/// What a certificate lets its holder be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// A relay; the origin is one too.
-    Relay,
-    /// A host's agent.
-    Agent,
-    /// A publisher of releases.
-    Publisher,
-}
-
-impl Role {
-    /// The role as a certificate writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::Agent => "agent",
-            Self::Publisher => "publisher",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Role {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text {
-            "relay" => Ok(Self::Relay),
-            "agent" => Ok(Self::Agent),
-            "publisher" => Ok(Self::Publisher),
-            _ => Err(NameError::Role { text: text.chars().take(40).collect() }),
-        }
-    }
-}
 
 /// Why a certificate does not say who its holder is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,46 +26,42 @@ pub enum NameError {
         /// How many there are.
         count: usize,
     },
-    /// Not of the form `rootcast://<platform>/<role>/<name>`.
-    #[error("`{}` is not of the form rootcast://<platform>/<role>/<name>", uri.escape_debug())]
+    /// Not of the form `rootcast://<platform>/<role>/<name>`, with labels or without.
+    #[error("`{}` is not of the form rootcast://<platform>/<role>/<name>?<label>=<value>", uri.escape_debug())]
     Form {
         /// The name, shortened.
         uri: String,
     },
     /// Not a role.
-    #[error("`{}` is none of relay, agent, publisher", text.escape_debug())]
-    Role {
-        /// What stands there, shortened.
-        text: String,
-    },
+    #[error(transparent)]
+    Role(#[from] RoleError),
     /// The last part is not a name.
     #[error(transparent)]
     Name(#[from] PathError),
-    /// The last part is several segments.
-    #[error("`{}` may not contain `/`", text.escape_debug())]
-    Slash {
-        /// What stands there, shortened.
-        text: String,
-    },
+    /// What follows the name are no labels.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
 }
 
-/// A peer: its platform, what it may be, and which one it is.
+/// A peer: its platform, what it may be, which one it is, and its labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerName {
     platform: PlatformId,
     role: Role,
-    name: BundleName,
+    name: MemberName,
+    labels: Labels,
 }
 
 impl PeerName {
-    /// Names a peer. `name` is one segment of `a-z 0-9 . _ -`, of at most
+    /// Names a peer without labels. `name` is one segment of `a-z 0-9 . _ -`, of at most
     /// [`rootcast::limits::MAX_NAME`] bytes, and neither `.` nor `..`.
     pub fn new(platform: PlatformId, role: Role, name: &str) -> Result<Self, NameError> {
-        let checked = BundleName::new(name)?;
-        if name.contains('/') {
-            return Err(NameError::Slash { text: name.chars().take(120).collect() });
-        }
-        Ok(Self { platform, role, name: checked })
+        Ok(Self { platform, role, name: MemberName::new(name)?, labels: Labels::default() })
+    }
+    /// The same peer with these labels instead of any that it had.
+    #[must_use]
+    pub fn with_labels(self, labels: Labels) -> Self {
+        Self { labels, ..self }
     }
     /// The platform it belongs to.
     pub const fn platform(&self) -> PlatformId {
@@ -119,20 +75,36 @@ impl PeerName {
     pub fn name(&self) -> &str {
         self.name.as_str()
     }
-    /// The name as a certificate carries it: `rootcast://<platform>/<role>/<name>`.
+    /// Its own name, checked.
+    pub const fn member(&self) -> &MemberName {
+        &self.name
+    }
+    /// What it is labelled with; what layers a host has follows from these.
+    pub const fn labels(&self) -> &Labels {
+        &self.labels
+    }
+    /// The name as a certificate carries it: `rootcast://<platform>/<role>/<name>`,
+    /// then the labels, if there are any, as `?region=eu&role=web` (W-2).
     pub fn to_uri(&self) -> String {
-        format!("{SCHEME}{}/{}/{}", self.platform, self.role, self.name)
+        let plain = format!("{SCHEME}{}/{}/{}", self.platform, self.role, self.name);
+        if self.labels.is_empty() { plain } else { format!("{plain}?{}", self.labels) }
     }
 
     /// Reads the name as a certificate carries it; there is one form of each (W-2).
     pub fn from_uri(uri: &str) -> Result<Self, NameError> {
         let form = || NameError::Form { uri: uri.chars().take(200).collect() };
         let rest = uri.strip_prefix(SCHEME).ok_or_else(form)?;
-        let mut parts = rest.splitn(3, '/');
+        let (plain, labels) =
+            rest.split_once('?').map_or((rest, None), |(plain, after)| (plain, Some(after)));
+        let mut parts = plain.splitn(3, '/');
         let (Some(platform), Some(role), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(form());
         };
         let peer = Self::new(platform.parse().map_err(|_| form())?, role.parse()?, name)?;
+        let peer = match labels {
+            Some(labels) => peer.with_labels(labels.parse()?),
+            None => peer,
+        };
         // The platform id would also be read in capitals.
         if peer.to_uri() == uri { Ok(peer) } else { Err(form()) }
     }
@@ -183,6 +155,14 @@ mod tests {
     }
 
     #[test]
+    fn w_2_labels_survive_the_uri_in_their_one_order() {
+        let labels = Labels::new([("role", "web"), ("region", "eu-1.a")]).unwrap();
+        let name = PeerName::new(PLATFORM, Role::Agent, "web-1").unwrap().with_labels(labels);
+        assert!(name.to_uri().ends_with("/agent/web-1?region=eu-1.a&role=web"), "{}", name.to_uri());
+        assert_eq!(PeerName::from_uri(&name.to_uri()).unwrap(), name);
+    }
+
+    #[test]
     fn w_2_only_the_one_form_is_read() {
         let id = "ab".repeat(16);
         let good = format!("rootcast://{id}/agent/web-1");
@@ -200,6 +180,17 @@ mod tests {
             format!("rootcast://{id}/agent/Web"),
             format!("rootcast://{id}/agent/web 1"),
             format!("rootcast://{id}/agent/web-1?x"),
+            format!("rootcast://{id}/agent/web-1?"),
+            format!("rootcast://{id}/agent/web-1?region="),
+            format!("rootcast://{id}/agent/web-1?region=eu&region=eu"),
+            format!("rootcast://{id}/agent/web-1?role=web&region=eu"),
+            format!("rootcast://{id}/agent/web-1?region=eu&"),
+            format!("rootcast://{id}/agent/web-1?region=eu?role=web"),
+            format!("rootcast://{id}/agent/web-1?region=EU"),
+            format!("rootcast://{id}/agent/web-1?region=%65u"),
+            format!("rootcast://{id}/agent/web-1?region=a/b"),
+            format!("rootcast://{id}/agent/web-1?host=web-2"),
+            format!("rootcast://{id}/agent/web-1#region=eu"),
             format!("rootcast://{}/agent/web-1", &id[2..]),
             format!("rootcast://{id}/agent/{}", "a".repeat(129)),
             String::new(),

@@ -2,7 +2,8 @@
 //! of many small pushes to many children.
 
 use crate::error::TransportError;
-use crate::identity::Identity;
+use crate::identity::{AuthorityCertificate, Identity};
+use crate::unverified::AnyServer;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt, congestion};
 use rootcast::limits::{
@@ -10,6 +11,7 @@ use rootcast::limits::{
     MAX_HOST_SUBSCRIPTIONS, MAX_PENDING_HANDSHAKES, MAX_REQUEST_STREAMS, MAX_SUBSCRIPTIONS,
     MAX_UPDATE_STREAMS, STREAM_WINDOW,
 };
+use rootcast::protocol::JOIN_ALPN;
 use rustls::RootCertStore;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -34,9 +36,9 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn roots(identity: &Identity) -> Result<Arc<RootCertStore>, rustls::Error> {
+fn roots(authority: &AuthorityCertificate) -> Result<Arc<RootCertStore>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(identity.authority().certificate().clone())?;
+    roots.add(authority.certificate().clone())?;
     Ok(Arc::new(roots))
 }
 
@@ -94,7 +96,7 @@ fn accepted() -> TransportConfig {
 pub(crate) fn client_tls(identity: &Identity) -> Result<rustls::ClientConfig, TransportError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| Ok(builder.with_root_certificates(roots(identity)?)))
+        .and_then(|builder| Ok(builder.with_root_certificates(roots(identity.authority())?)))
         .and_then(|builder| builder.with_client_auth_cert(identity.chain(), identity.key()))
         .map_err(|source| TransportError::Tls { source })?;
     tls.alpn_protocols = vec![ALPN_TEXT.into()];
@@ -110,19 +112,51 @@ pub(crate) fn client_config(identity: &Identity) -> Result<ClientConfig, Transpo
     Ok(config)
 }
 
+/// How one dials who is not a member (yet): the relay proves itself, we do not.
+pub(crate) fn joining_config(authority: &AuthorityCertificate) -> Result<ClientConfig, TransportError> {
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| Ok(builder.with_root_certificates(roots(authority)?).with_no_client_auth()))
+        .map_err(|source| TransportError::Tls { source })?;
+    joining(tls)
+}
+
+/// How one dials who cannot know yet whom to believe: neither end proves itself.
+pub(crate) fn meeting_config() -> Result<ClientConfig, TransportError> {
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|source| TransportError::Tls { source })?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        .with_no_client_auth();
+    joining(tls)
+}
+
+fn joining(mut tls: rustls::ClientConfig) -> Result<ClientConfig, TransportError> {
+    tls.alpn_protocols = vec![JOIN_ALPN.into()];
+    tls.resumption = Resumption::disabled();
+    let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
+    let mut config = ClientConfig::new(Arc::new(quic));
+    config.transport_config(Arc::new(dialled()));
+    Ok(config)
+}
+
 /// The accepting side of [`client_tls`].
 pub(crate) fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, TransportError> {
     let tls = |source| TransportError::Tls { source };
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(identity).map_err(tls)?, provider())
-        .build()
-        .map_err(|error| tls(rustls::Error::General(error.to_string())))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(identity.authority()).map_err(tls)?, provider())
+            // Who joins has none yet. On any other protocol its absence is refused after the handshake (W-5).
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| tls(rustls::Error::General(error.to_string())))?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| {
             builder.with_client_cert_verifier(verifier).with_single_cert(identity.chain(), identity.key())
         })
         .map_err(tls)?;
-    tls.alpn_protocols = vec![ALPN_TEXT.into()];
+    tls.alpn_protocols = vec![ALPN_TEXT.into(), JOIN_ALPN.into()];
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(tls)

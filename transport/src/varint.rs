@@ -5,7 +5,7 @@
 const END: u64 = 1 << 62;
 
 /// Appends `value` in its shortest form. A length in memory is always below 2^62.
-pub(crate) fn put(value: u64, out: &mut Vec<u8>) {
+pub fn put(value: u64, out: &mut Vec<u8>) {
     debug_assert!(value < END);
     let (tag, size): (u64, usize) = match value {
         0..=0x3f => (0, 1),
@@ -18,12 +18,12 @@ pub(crate) fn put(value: u64, out: &mut Vec<u8>) {
 }
 
 /// Bytes that the integer with this first byte takes: 1, 2, 4 or 8.
-pub(crate) const fn size_from_first(first: u8) -> usize {
+pub const fn size_from_first(first: u8) -> usize {
     1 << (first >> 6)
 }
 
 /// Reads an integer from exactly its bytes; `None` where a shorter form exists.
-pub(crate) fn read(bytes: &[u8]) -> Option<u64> {
+pub fn read(bytes: &[u8]) -> Option<u64> {
     let least = match bytes.len() {
         1 => 0,
         2 => 1 << 6,

@@ -90,9 +90,26 @@ impl From<Fault> for Found {
     }
 }
 
+/// Where what entries name is to be had.
+#[derive(Clone, Copy)]
+pub(super) struct Contents<'a> {
+    /// Blobs and chunk lists.
+    pub(super) objects: &'a dyn ObjectSource,
+    /// The directory that links to secrets lead to.
+    pub(super) secrets: Option<&'a Path>,
+}
+
+impl Contents<'_> {
+    /// The text of the link that stands for a secret (specs/activation.md, A-21).
+    pub(super) fn secret_link(&self, path: &ConfigPath, id: &BlobId) -> Result<PathBuf, SlotError> {
+        let directory = self.secrets.ok_or_else(|| SlotError::NoSecrets { path: path.clone() })?;
+        Ok(directory.join(id.to_string()))
+    }
+}
+
 /// Compares names on disk with entries; holds the one buffer that takes.
 pub(super) struct Comparison<'a> {
-    pub(super) objects: &'a dyn ObjectSource,
+    pub(super) contents: Contents<'a>,
     pub(super) buffer: Vec<u8>,
 }
 
@@ -117,11 +134,13 @@ impl Comparison<'_> {
             shared: stat.st_nlink != 1 || stat.st_uid != rustix::process::geteuid().as_raw(),
         };
         found.fault = match (entry, disk::kind(&stat)) {
-            (Entry::Symlink { target }, FileType::Symlink) => match readlinkat(at, name, Vec::new()) {
-                Ok(text) if text.as_bytes() == target.as_str().as_bytes() => None,
-                Ok(_) => Some(Fault::Content),
-                Err(_) => Some(Fault::Unreadable),
-            },
+            (Entry::Symlink { target }, FileType::Symlink) => {
+                link_fault(at, name, target.as_str().as_bytes())
+            }
+            (Entry::Secret { id, .. }, FileType::Symlink) => {
+                let text = self.contents.secret_link(path, id)?;
+                link_fault(at, name, text.as_os_str().as_bytes())
+            }
             (Entry::File { content, executable }, FileType::RegularFile) => {
                 let wanted = file_mode(*executable);
                 match self.file(at, name, path, content)? {
@@ -156,7 +175,7 @@ impl Comparison<'_> {
         let same = match content {
             Content::Blob { id, size } => self.piece(fd.as_fd(), id, *size),
             Content::Chunked { id, size } => {
-                let list = read_list(self.objects, path, &(*id).into(), *size)?;
+                let list = read_list(self.contents.objects, path, &(*id).into(), *size)?;
                 let mut pieces = list.0.iter();
                 pieces
                     .try_fold(true, |same, chunk| Ok(same && self.piece(fd.as_fd(), &chunk.id, chunk.size)?))
@@ -186,6 +205,15 @@ impl Comparison<'_> {
     }
 }
 
+/// How the link at `at` differs from one with this text.
+fn link_fault(at: BorrowedFd<'_>, name: &str, text: &[u8]) -> Option<Fault> {
+    match readlinkat(at, name, Vec::new()) {
+        Ok(found) if found.as_bytes() == text => None,
+        Ok(_) => Some(Fault::Content),
+        Err(_) => Some(Fault::Unreadable),
+    }
+}
+
 /// Reads the chunk list of a large file.
 pub(super) fn read_list(
     objects: &dyn ObjectSource,
@@ -201,10 +229,10 @@ pub(super) fn read_list(
 pub(super) fn check(
     root: Option<Place>,
     view: &dyn View,
-    objects: &dyn ObjectSource,
+    contents: Contents<'_>,
 ) -> Result<Checked, SlotError> {
     let home = root.as_ref().map(|root| root.path.clone()).unwrap_or_default();
-    let comparison = Comparison { objects, buffer: Vec::new() };
+    let comparison = Comparison { contents, buffer: Vec::new() };
     let mut check = Check { home, comparison, checked: Checked::default() };
     match &root {
         None => check.checked.add("", Fault::Kind),

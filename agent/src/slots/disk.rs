@@ -115,7 +115,7 @@ pub(super) fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
 }
 
 /// Makes a symbolic link.
-pub(super) fn link(target: &str, at: BorrowedFd<'_>, name: impl Arg) -> Result<()> {
+pub(super) fn link(target: impl Arg, at: BorrowedFd<'_>, name: impl Arg) -> Result<()> {
     before(Step::Link, at)?;
     fs::symlinkat(target, at, name)
 }

@@ -82,6 +82,14 @@ pub enum SlotError {
     /// A link of the view leaves the slot. Nothing was written.
     #[error("link in the view: {0}")]
     Link(#[source] PathError),
+    /// The view has a secret, and it was not said where secrets are.
+    #[error(
+        "`{path}` is a secret, and no directory is set for secrets; set `secrets` in the agent's configuration"
+    )]
+    NoSecrets {
+        /// The secret.
+        path: ConfigPath,
+    },
     /// Something that Rootcast did not make is in the way.
     #[error("{} is {found}, which rootcast did not make; look at it, move it away and start again", path.display())]
     Foreign {

@@ -27,6 +27,8 @@ pub use check::{Checked, Difference, Fault};
 pub use error::{Shortage, SlotError};
 pub use view::View;
 
+use crate::secrets::ViewSecrets;
+use check::Contents;
 use disk::Place;
 use rootcast::entry::Entry;
 use rootcast::limits::{SLOT_RESERVE, SLOT_RESERVE_INODES};
@@ -131,6 +133,8 @@ pub struct Slots {
     home: Place,
     slots: Place,
     folds: bool,
+    /// The directory that links to secrets lead to.
+    secrets: Option<PathBuf>,
     /// Slots that this process has staged and not begun to stage again.
     whole: Vec<SlotName>,
     /// What this process activated last, for when the link is gone.
@@ -169,7 +173,18 @@ impl Slots {
         rustix::fs::fsync(&home.fd).map_err(|errno| SlotError::io("sync", &home.path, errno))?;
         disk::clear(&slots, UNFINISHED)?;
         let folds = folds_case(&slots)?;
-        Ok(Self { home, slots, folds, whole: Vec::new(), last: None, unsynced_flip: false, serial: 0 })
+        let whole = Vec::new();
+        Ok(Self { home, slots, folds, secrets: None, whole, last: None, unsynced_flip: false, serial: 0 })
+    }
+
+    /// Says where the files are that secrets of a view are links to
+    /// (specs/activation.md, A-21). Without it a view with secrets is refused.
+    pub fn set_secrets(&mut self, directory: PathBuf) {
+        self.secrets = Some(directory);
+    }
+
+    fn contents<'a>(&'a self, objects: &'a dyn ObjectSource) -> Contents<'a> {
+        Contents { objects, secrets: self.secrets.as_deref() }
     }
 
     /// The slot that `current` names, read from the link each time.
@@ -194,7 +209,7 @@ impl Slots {
         let sweep = Sweep::run(self.open_standby(slot)?, view)?;
         check_room(&root, totals.minus(sweep.kept))?;
         // What was found right may have been written by a process that was killed before it synced.
-        let mut standby = Standby::new(&self.slots, root, objects, Unsynced::All);
+        let mut standby = Standby::new(&self.slots, root, self.contents(objects), Unsynced::All);
         for item in view.entries() {
             let (path, entry) = item?;
             standby.put_if_different(&path, &entry)?;
@@ -234,7 +249,7 @@ impl Slots {
         check_room(&root, checks.totals())?;
         let slot = self.begin()?;
         let unsynced = Unsynced::Each(Vec::new());
-        let mut standby = Standby::new(&self.slots, root, objects, unsynced);
+        let mut standby = Standby::new(&self.slots, root, self.contents(objects), unsynced);
         // Removal first: a directory may have to make way for a file.
         for (path, _) in changes.iter().filter(|(_, entry)| entry.is_none()) {
             standby.remove(path)?;
@@ -279,7 +294,32 @@ impl Slots {
             Err(errno) if disk::is_not_directory(errno) => None,
             Err(errno) => return Err(SlotError::io("open", &self.path(slot), errno)),
         };
-        check::check(root, view, objects)
+        check::check(root, view, self.contents(objects))
+    }
+
+    /// The secrets that the active slot has links to, as far as it can be read:
+    /// what is to be in memory while nothing newer is live.
+    pub fn active_secrets(&self) -> ViewSecrets {
+        let mut found = ViewSecrets::new();
+        let (Some(secrets), Ok(Some(slot))) = (&self.secrets, self.active()) else { return found };
+        let root = self.path(slot);
+        let mut pending = vec![root.clone()];
+        while let Some(directory) = pending.pop() {
+            for item in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+                let (at, Ok(kind)) = (item.path(), item.file_type()) else { continue };
+                if kind.is_dir() {
+                    pending.push(at);
+                    continue;
+                }
+                let target = std::fs::read_link(&at).unwrap_or_default();
+                let id = target.strip_prefix(secrets).ok().and_then(|name| name.to_str()?.parse().ok());
+                let path = at.strip_prefix(&root).ok().and_then(|path| ConfigPath::new(path.to_str()?).ok());
+                if let (Some(id), Some(path)) = (id, path) {
+                    found.insert(path, (id, 0));
+                }
+            }
+        }
+        found
     }
 
     fn standby(&self) -> Result<SlotName, SlotError> {

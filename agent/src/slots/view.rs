@@ -78,7 +78,7 @@ impl Checks {
         }
         entry.check_at(path).map_err(SlotError::Link)?;
         self.no_twin(path)?;
-        self.totals.add(entry.size());
+        self.totals.add(size_on_disk(entry));
         self.prefixes.push(path.clone());
         self.last = Some(path.clone());
         Ok(())
@@ -110,6 +110,14 @@ pub(super) fn check(view: &dyn View, folds: bool) -> Result<Totals, SlotError> {
         checks.next(&path, &entry)?;
     }
     Ok(checks.totals())
+}
+
+/// Bytes that an entry takes in a slot: a secret is a link there.
+pub(super) fn size_on_disk(entry: &Entry) -> u64 {
+    match entry {
+        Entry::File { .. } | Entry::Symlink { .. } => entry.size(),
+        Entry::Secret { .. } => 1,
+    }
 }
 
 /// The directories of a path, outermost first, and its last name.

@@ -1,15 +1,14 @@
 //! Bringing the standby slot to a view: sweep, write, sync.
 
 use super::beside::{self, Visitor};
-use super::check::{Comparison, file_mode, read_list};
+use super::check::{Comparison, Contents, file_mode, read_list};
 use super::disk::{self, Place};
 use super::error::SlotError;
-use super::view::{Totals, View, split};
+use super::view::{Totals, View, size_on_disk, split};
 use super::{Report, remove};
 use rootcast::entry::{Content, Entry};
 use rootcast::id::ObjectId;
 use rootcast::limits::SYNC_EACH;
-use rootcast::object::ObjectSource;
 use rootcast::path::ConfigPath;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
@@ -75,7 +74,7 @@ impl Visitor for Sweep {
         let (_, name) = split(path);
         let wanted = match entry {
             Entry::File { .. } => FileType::RegularFile,
-            Entry::Symlink { .. } => FileType::Symlink,
+            Entry::Symlink { .. } | Entry::Secret { .. } => FileType::Symlink,
         };
         if found != wanted {
             return self.remove_named(at, name);
@@ -83,7 +82,7 @@ impl Visitor for Sweep {
         let stat = disk::look(at.fd.as_fd(), name)
             .map_err(|errno| SlotError::io("look at", &at.join(name), errno))?;
         if let Some(stat) = stat {
-            self.kept.add(u64::try_from(stat.st_size).unwrap_or(0).min(entry.size()));
+            self.kept.add(u64::try_from(stat.st_size).unwrap_or(0).min(size_on_disk(entry)));
         }
         Ok(())
     }
@@ -156,12 +155,7 @@ pub(super) struct Standby<'a> {
 const NOT_A_DIRECTORY: &str = "is not the directory that it should be";
 
 impl<'a> Standby<'a> {
-    pub(super) fn new(
-        slots: &'a Place,
-        root: Place,
-        objects: &'a dyn ObjectSource,
-        unsynced: Unsynced,
-    ) -> Self {
+    pub(super) fn new(slots: &'a Place, root: Place, contents: Contents<'a>, unsynced: Unsynced) -> Self {
         Self {
             slots,
             path: root.path,
@@ -169,7 +163,7 @@ impl<'a> Standby<'a> {
             below: Vec::new(),
             unsynced,
             report: Report::default(),
-            comparison: Comparison { objects, buffer: Vec::new() },
+            comparison: Comparison { contents, buffer: Vec::new() },
         }
     }
 
@@ -290,6 +284,11 @@ impl<'a> Standby<'a> {
                     .map_err(|errno| self.io("make link", path, errno))?;
                 None
             }
+            Entry::Secret { id, .. } => {
+                let target = self.comparison.contents.secret_link(path, id)?;
+                disk::link(target, slots, UNFINISHED).map_err(|errno| self.io("make link", path, errno))?;
+                None
+            }
         };
         let (_, name) = split(path);
         let at = Rc::clone(&self.level().fd);
@@ -302,7 +301,7 @@ impl<'a> Standby<'a> {
             Err(errno) => return Err(self.io("put in place", path, errno)),
         }
         self.report.written += 1;
-        self.report.bytes += entry.size();
+        self.report.bytes += size_on_disk(entry);
         if let Some(fd) = written {
             self.unsynced.add(&fd);
         }
@@ -318,7 +317,7 @@ impl<'a> Standby<'a> {
         match content {
             Content::Blob { id, size } => self.write_piece(fd, path, &(*id).into(), *size),
             Content::Chunked { id, size } => {
-                let list = read_list(self.comparison.objects, path, &(*id).into(), *size)?;
+                let list = read_list(self.comparison.contents.objects, path, &(*id).into(), *size)?;
                 list.0.iter().try_for_each(|chunk| self.write_piece(fd, path, &chunk.id.into(), chunk.size))
             }
         }
@@ -331,7 +330,7 @@ impl<'a> Standby<'a> {
         id: &ObjectId,
         size: u64,
     ) -> Result<(), SlotError> {
-        let bytes = self.comparison.objects.read(id)?;
+        let bytes = self.comparison.contents.objects.read(id)?;
         let found = bytes.len() as u64;
         if found != size {
             return Err(SlotError::WrongSize { path: path.clone(), wanted: size, found });

@@ -2,7 +2,7 @@
 
 mod fanout;
 mod modes;
-mod platform;
+pub(crate) mod platform;
 mod process;
 mod proxy;
 

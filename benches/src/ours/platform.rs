@@ -3,10 +3,11 @@
 use crate::error::BenchError;
 use rootcast::id::PlatformId;
 use rootcast::path::ChannelName;
-use rootcast_bundler::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE};
+use rootcast_bundler::{Founding, PUBLISHER_KEY_FILE};
 use rootcast_relay::authority::Authority;
+use rootcast_relay::issuing::Issuing;
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE};
-use rootcast_transport::Role;
+use rootcast_transport::{PeerName, Role};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const VALIDITY: Duration = Duration::from_secs(30 * 86_400);
 pub(crate) struct Platform {
     directory: PathBuf,
     channel: ChannelName,
-    authority: Authority,
+    issuing: Issuing,
     trust: Vec<u8>,
     fingerprint: String,
 }
@@ -39,6 +40,7 @@ impl Platform {
         let (platform, now) = (PlatformId::from_bytes(id), SystemTime::now());
         let authority = Authority::create(&directory.join("authority"), platform, now)?;
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let issuing = Issuing::create(&authority, &keys, now)?;
         let founding = Founding {
             platform,
             authority: authority.hash(),
@@ -48,7 +50,7 @@ impl Platform {
         };
         let (trust, fingerprint) = founding.found(&keys)?;
         let fingerprint = format!("{fingerprint}\n");
-        Ok(Self { directory: directory.to_owned(), channel, authority, trust, fingerprint })
+        Ok(Self { directory: directory.to_owned(), channel, issuing, trust, fingerprint })
     }
 
     /// The channel that is published to.
@@ -60,7 +62,10 @@ impl Platform {
     pub(crate) fn identity(&self, role: Role, name: &str) -> Result<PathBuf, BenchError> {
         let home = self.directory.join("identities").join(format!("{role}-{name}"));
         if !home.exists() {
-            self.authority.issue(role, name, VALIDITY, SystemTime::now(), &home)?;
+            let peer = PeerName::new(self.issuing.platform(), role, name).map_err(|error| {
+                BenchError::Program { program: "identity".into(), what: error.to_string() }
+            })?;
+            self.issuing.issue(&peer, VALIDITY, SystemTime::now(), &home)?;
             write(&home.join(TRUST_FILE), &self.trust)?;
             write(&home.join(FINGERPRINT_FILE), self.fingerprint.as_bytes())?;
         }
@@ -85,8 +90,8 @@ impl Platform {
             self.channel.as_str(),
         );
         if parent.is_none() {
-            let key = self.directory.join("keys").join(HEAD_KEY_FILE);
-            config.push_str(&format!("head_key = {:?}\n", key.display().to_string()));
+            let keys = self.directory.join("keys");
+            config.push_str(&format!("keys = {:?}\n", keys.display().to_string()));
         }
         self.home(name, &config)
     }

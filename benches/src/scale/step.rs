@@ -17,7 +17,7 @@ use rootcast_agent::slots::Slots;
 use rootcast_agent::{Activation, Required};
 use rootcast_bundler::config::{DEFAULT_CHANNEL, Rootcast};
 use rootcast_bundler::source::Source;
-use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Signed};
+use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Sealer, Signed};
 use rootcast_keys::Signer;
 use rootcast_replica::{Held, Replica, Rule, Trusted, Update};
 use rootcast_store::DiskStore;
@@ -157,12 +157,14 @@ impl Home<'_> {
 struct Bench<'a> {
     replica: &'a Arc<Replica>,
     signer: Signer,
+    sealer: Sealer,
 }
 
 impl<'a> Bench<'a> {
     fn new(home: Home<'_>, replica: &'a Arc<Replica>) -> Result<Self, ScaleError> {
         let signer = Signer::load(&home.0.join(PUBLISHER_KEY_FILE), PLATFORM).map_err(ScaleError::core)?;
-        Ok(Self { replica, signer })
+        let sealer = Sealer::random().map_err(ScaleError::core)?;
+        Ok(Self { replica, signer, sealer })
     }
 
     /// Compiles and signs; how long each took.
@@ -173,6 +175,7 @@ impl<'a> Bench<'a> {
             source,
             settings: &settings,
             replica: self.replica,
+            sealer: &self.sealer,
             issued: 1,
             last: None,
             allow_empty: false,

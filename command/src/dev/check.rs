@@ -5,7 +5,7 @@ use crate::failure::{Exit, Failure};
 use bytes::Bytes;
 use rootcast::chunking;
 use rootcast::entry::Entry;
-use rootcast::id::{NodeId, ObjectId};
+use rootcast::id::{BlobId, NodeId, ObjectId};
 use rootcast::object::{ObjectMap, ObjectSink, WriteError};
 use rootcast::path::{BundleName, ConfigPath, LinkTarget};
 use rootcast::tree::{self, Changes as TreeChanges, empty_root};
@@ -48,6 +48,9 @@ fn entry(source: &Source, file: &SourceFile, path: &ConfigPath) -> Result<Entry,
     Ok(Entry::File { content, executable: file.kind == FileKind::Executable })
 }
 
+/// Stands for a secret, whatever it holds.
+const SECRET: Entry = Entry::Secret { id: BlobId::from_bytes([0; 32]), size: 0 };
+
 fn root(view: BTreeMap<ConfigPath, Entry>) -> Result<NodeId, Failure> {
     let changes: TreeChanges = view.into_iter().map(|(path, entry)| (path, Some(entry))).collect();
     let (root, _) = tree::update(&ObjectMap::new(), empty_root(), &changes, &mut Discard).map_err(failed)?;
@@ -72,10 +75,13 @@ pub(super) fn expected(source: &Source, labels: &Labels) -> Result<NodeId, Failu
             },
         };
         if view.get(&path).is_none_or(|(below, _)| *below <= rank) {
-            let entry = entry(source, &file, &path)?;
+            let is_secret = settings.secrets.recipients(&file.path).is_some();
+            let entry = if is_secret { SECRET } else { entry(source, &file, &path)? };
             view.insert(path, (rank, entry));
         }
     }
+    // The hosts of a development platform have keys of their own, which no settings name.
+    view.retain(|_, (_, entry)| !matches!(entry, Entry::Secret { .. }));
     root(view.into_iter().map(|(path, (_, entry))| (path, entry)).collect())
 }
 

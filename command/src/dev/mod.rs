@@ -198,10 +198,10 @@ impl Dev<'_> {
         let leaves = platform::leaves(&plans);
         for number in 1..=agents {
             let relay = leaves.get((number - 1) % leaves.len()).cloned().unwrap_or_default();
-            let (name, labels) = platform::host(number, &relay);
+            let (name, labels) = platform::host(number, &relay)?;
             let address = addresses.get(&relay).map(SocketAddr::to_string).unwrap_or_default();
             let process = platform.agent(&name, &address, &labels)?;
-            self.add(process, relay, Some(labels))?;
+            self.add(process, relay, Some(labels.of_host(&name)))?;
         }
         addresses
             .get("origin")

@@ -1,11 +1,11 @@
 //! The platform that `rootcast dev` makes: identities and configuration files.
 
-use super::check::Labels;
 use super::process::Process;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::init;
+use rootcast::member::{self, Role};
 use rootcast::path::ChannelName;
-use rootcast_bundler::{HEAD_KEY_FILE, PublishConfig};
+use rootcast_bundler::PublishConfig;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,13 +45,12 @@ pub(super) fn leaves(plans: &[RelayPlan]) -> Vec<String> {
 }
 
 /// Name and labels of an agent, from 1: roles and regions take turns.
-pub(super) fn host(number: usize, relay: &str) -> (String, Labels) {
+pub(super) fn host(number: usize, relay: &str) -> Result<(String, member::Labels), Failure> {
     let (role, region) = if number % 2 == 1 { ("web", "eu") } else { ("db", "us") };
     let name = format!("{role}-{}", number.div_ceil(2));
-    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let labels =
-        [label("role", role), label("region", region), label("datacenter", relay), label("host", &name)];
-    (name.clone(), labels.into())
+    let labels = member::Labels::new([("role", role), ("region", region), ("datacenter", relay)])
+        .map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+    Ok((name, labels))
 }
 
 impl Platform {
@@ -60,10 +59,9 @@ impl Platform {
         fs::create_dir_all(directory).map_err(|error| Failure::io(directory, &error))?;
         let directory = fs::canonicalize(directory).map_err(|error| Failure::io(directory, &error))?;
         let platform = Self { directory, channel: channel.clone() };
-        if !platform.home().join(rootcast_replica::TRUST_FILE).exists() {
+        if !platform.home().join(rootcast_replica::FINGERPRINT_FILE).exists() {
             init::create(&platform.home(), channel, SystemTime::now())?;
         }
-        platform.identity("publisher", "publisher")?;
         Ok(platform)
     }
 
@@ -71,18 +69,22 @@ impl Platform {
         self.directory.join("platform")
     }
 
-    fn identity(&self, role: &str, name: &str) -> Result<PathBuf, Failure> {
+    fn identity(&self, role: Role, name: &str, labels: &member::Labels) -> Result<PathBuf, Failure> {
         let home = self.home().join("identities").join(format!("{role}-{name}"));
         if home.join(rootcast_transport::IDENTITY_FILE).exists() {
             return Ok(home);
         }
-        init::add(&self.home(), &format!("{role}:{name}"), SystemTime::now())
+        init::add(
+            &self.home(),
+            &init::Wanted { role, name: name.to_owned(), labels: labels.clone() },
+            SystemTime::now(),
+        )
     }
 
     /// How to publish to this platform.
     pub(super) fn publisher(&self, origin: SocketAddr) -> Result<PublishConfig, Failure> {
         Ok(PublishConfig {
-            identity: self.identity("publisher", "publisher")?,
+            identity: self.home().join("publisher"),
             key: Some(self.home().join("keys").join(rootcast_bundler::PUBLISHER_KEY_FILE)),
             state: self.directory.join("publisher"),
             origin: vec![origin.to_string()],
@@ -103,35 +105,37 @@ impl Platform {
         parents: &[String],
     ) -> Result<Process, Failure> {
         let process = self.member(name, "relay")?;
-        let identity = self.identity("relay", name)?;
-        let mut config = format!(
-            "listen = {:?}\nidentity = {:?}\nstate = \"state\"\nchannels = [{:?}]\nparents = {:?}\n",
+        // The origin is there from the beginning, with the keys and the state that its members are in.
+        let (identity, state, keys) = if parents.is_empty() {
+            let keys = format!("keys = {:?}\n", init::origin_keys(&self.home()).display().to_string());
+            (self.home().join("origin/identity"), init::state(&self.home()), keys)
+        } else {
+            let identity = self.identity(Role::Relay, name, &member::Labels::default())?;
+            (identity, "state".into(), String::new())
+        };
+        let config = format!(
+            "listen = {:?}\n{keys}identity = {:?}\nstate = {:?}\nchannels = [{:?}]\nparents = {:?}\n",
             listen.to_string(),
             identity.display().to_string(),
+            state.display().to_string(),
             self.channel.as_str(),
             parents,
         );
-        if parents.is_empty() {
-            let key = self.home().join("keys").join(HEAD_KEY_FILE);
-            config.push_str(&format!("head_key = {:?}\n", key.display().to_string()));
-        }
         fs::write(process.config(), config).map_err(|error| Failure::io(&process.config(), &error))?;
         Ok(process)
     }
 
     /// An agent that follows the relay at `relay`.
-    pub(super) fn agent(&self, name: &str, relay: &str, labels: &Labels) -> Result<Process, Failure> {
+    pub(super) fn agent(&self, name: &str, relay: &str, labels: &member::Labels) -> Result<Process, Failure> {
         let process = self.member(name, "agent")?;
-        let identity = self.identity("agent", name)?;
-        let mut config = format!(
-            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nrelays = [{:?}]\nchannel = {:?}\n\n[labels]\n",
+        let identity = self.identity(Role::Agent, name, labels)?;
+        // Secrets have a place of their own: the usual one may be a real host's of the same name.
+        let config = format!(
+            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nsecrets = \"secrets\"\nrelays = [{:?}]\nchannel = {:?}\n",
             identity.display().to_string(),
             relay,
             self.channel.as_str(),
         );
-        for (label, value) in labels {
-            config.push_str(&format!("{label} = {value:?}\n"));
-        }
         fs::write(process.config(), config).map_err(|error| Failure::io(&process.config(), &error))?;
         Ok(process)
     }

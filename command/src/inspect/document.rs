@@ -15,16 +15,19 @@ use rootcast::trust::{Grant, Trust, TrustChain};
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// Shows one kind of document, and says whether its signatures hold.
+type Show = fn(&Bytes, &[KeyId], Option<&TrustChain>, &Output) -> Result<Signatures, String>;
+
 pub(super) fn show(path: &Path, trust: Option<&TrustChain>, output: &Output) -> Result<(), Failure> {
     let file = Bytes::from(read(path, MAX_EDIT).map_err(|error| Failure::io(path, &error))?);
-    for kind in [DocumentKind::Trust, DocumentKind::Release, DocumentKind::Head] {
+    let kinds = [
+        (DocumentKind::Trust, show_trust as Show),
+        (DocumentKind::Release, show_release),
+        (DocumentKind::Head, show_head),
+    ];
+    for (kind, show) in kinds {
         let Ok(keys) = cose::claimed_keys(kind, &file) else { continue };
-        let signatures = match kind {
-            DocumentKind::Trust => show_trust(&file, &keys, trust, output),
-            DocumentKind::Release => show_release(&file, &keys, trust, output),
-            DocumentKind::Head => show_head(&file, &keys, trust, output),
-        };
-        let signatures = signatures.map_err(|reason| unknown(path, &reason))?;
+        let signatures = show(&file, &keys, trust, output).map_err(|reason| unknown(path, &reason))?;
         return signatures_outcome(&signatures, &path.display().to_string());
     }
     match edit::summary(&file) {

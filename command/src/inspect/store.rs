@@ -171,6 +171,12 @@ impl Shown<'_> {
         })?;
         // Bytes of a release that does not verify are nobody's configuration.
         signatures_outcome(&release.signatures, &format!("release {}", release.release.number))?;
+        if let Entry::Secret { .. } = entry {
+            // Not even as it is encrypted: what is printed ends up in logs and tickets.
+            output.value(&entry_json(&path, &entry));
+            output.line(entry_line(&path, &entry));
+            return Ok(());
+        }
         if output.json {
             return self.file_json(&path, &entry, output);
         }
@@ -212,6 +218,7 @@ impl Shown<'_> {
         let damaged = |error: ReadError| self.damaged(error);
         let blobs: Vec<BlobId> = match entry {
             Entry::Symlink { target } => return Ok(take(target.as_str().as_bytes())),
+            Entry::Secret { .. } => return Ok(Ok(())),
             Entry::File { content: Content::Blob { id, .. }, .. } => vec![*id],
             Entry::File { content: Content::Chunked { id, size }, .. } => {
                 let bytes = self.store.read(&(*id).into()).map_err(damaged)?;
@@ -235,6 +242,9 @@ fn entry_json(path: &ConfigPath, entry: &Entry) -> Value {
         Entry::Symlink { target } => {
             json!({ "path": path, "kind": "link", "size": entry.size(), "target": target.as_str() })
         }
+        Entry::Secret { id, size } => {
+            json!({ "path": path, "kind": "secret", "size": size, "blob": id.to_string() })
+        }
         Entry::File { content, executable } => {
             let (name, id) = match content {
                 Content::Blob { id, .. } => ("blob", id.to_string()),
@@ -252,6 +262,7 @@ fn entry_line(path: &ConfigPath, entry: &Entry) -> String {
         Entry::Symlink { target } => {
             format!("link {:>10} {:64} {path} -> {}", entry.size(), "", plain(target.as_str()))
         }
+        Entry::Secret { id, size } => format!("0400 {size:>10} {id} {path} (secret, encrypted)"),
         Entry::File { content, executable } => {
             let mode = if *executable { "0755" } else { "0644" };
             let id = match content {

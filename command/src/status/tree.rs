@@ -102,6 +102,7 @@ mod tests {
             files: 0,
             healed: 0,
             received: 0,
+            refused: 0,
         }
     }
 

@@ -258,14 +258,15 @@ fn paths(tree: &Tree<'_, DiskStore>, wanted: &BTreeSet<ObjectId>) -> BTreeMap<Ob
     let mut paths = BTreeMap::new();
     // Where the walk cannot go on, what it has found will do.
     let _ = tree.walk::<TreeError>(|path, entry| {
-        if let Entry::File { content, .. } = entry {
-            let id = match content {
-                Content::Blob { id, .. } => ObjectId::from(id),
-                Content::Chunked { id, .. } => ObjectId::from(id),
-            };
-            if wanted.contains(&id) {
-                paths.entry(id).or_insert_with(|| path.to_string());
+        let id = match entry {
+            Entry::File { content: Content::Blob { id, .. }, .. } | Entry::Secret { id, .. } => {
+                ObjectId::from(id)
             }
+            Entry::File { content: Content::Chunked { id, .. }, .. } => ObjectId::from(id),
+            Entry::Symlink { .. } => return Ok(()),
+        };
+        if wanted.contains(&id) {
+            paths.entry(id).or_insert_with(|| path.to_string());
         }
         Ok(())
     });

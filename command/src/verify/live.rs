@@ -12,15 +12,17 @@ use rootcast::path::ConfigPath;
 use rootcast::trust::TrustChain;
 use rootcast::verify::ReleaseRecord;
 use rootcast::view::Layers;
-use rootcast_agent::{AgentConfig, Required};
+use rootcast_agent::secrets::{SECRET_MODE, Secrets};
+use rootcast_agent::{AgentConfig, AgentError, Required, load_decryption_key};
 use rootcast_replica::Held;
 use rootcast_store::{DiskStore, Store};
-use rootcast_transport::Identity;
+use rootcast_transport::{Identity, PeerName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// What a comparison found.
 pub(super) struct Compared {
@@ -85,7 +87,11 @@ fn compare_once(
         return Ok(compared);
     };
     compared.release = held.accepted().number;
-    let view = match view(&store, agent, &held) {
+    let identity = Identity::load(&agent.identity)?;
+    let host = identity.name();
+    let key = load_decryption_key(&agent.identity).map_err(AgentError::from)?;
+    let secrets = Secrets::new(key, agent.secrets_directory(host.name()));
+    let view = match view(&store, &held, host, &secrets) {
         Ok(view) => view,
         Err(failure) => {
             compared.add(failure.message);
@@ -97,7 +103,7 @@ fn compare_once(
     match target {
         Some(target) if [Path::new("slots/a"), Path::new("slots/b")].contains(&target.as_path()) => {
             let slot = agent.live.join(target);
-            Comparison { objects: &store, compared: &mut compared }.slot(&slot, &view);
+            Comparison { objects: &store, secrets: &secrets, compared: &mut compared }.slot(&slot, &view);
         }
         Some(target) => compared.add(format!("current is a link to {}, which is no slot", target.display())),
         None => compared.add("nothing is live: current is not there, or no link".into()),
@@ -120,12 +126,9 @@ fn newest(store: &DiskStore, agent: &AgentConfig, trust: &TrustChain) -> Result<
 }
 
 /// What this host should have of a release.
-fn view(store: &DiskStore, agent: &AgentConfig, held: &Held) -> Result<View, Failure> {
+fn view(store: &DiskStore, held: &Held, host: &PeerName, secrets: &Secrets) -> Result<View, Failure> {
     let failed = |message: String| Failure::new(Exit::Failure, message);
-    let mut labels = agent.labels.clone();
-    if !labels.contains_key("host") {
-        labels.insert("host".into(), Identity::load(&agent.identity)?.name().name().to_owned());
-    }
+    let labels = host.labels().of_host(host.name());
     let required = Required::of(held, store, &labels)?;
     let mut roots: Vec<NodeId> = Vec::new();
     for layer in &required.layers {
@@ -133,7 +136,9 @@ fn view(store: &DiskStore, agent: &AgentConfig, held: &Held) -> Result<View, Fai
         roots.push(root.ok_or_else(|| failed(format!("bundle {layer} of this host is not held")))?);
     }
     let layers = Layers::open(store, &roots).map_err(|error| failed(error.to_string()))?;
-    layers.resolve().map_err(|error| failed(error.to_string()))
+    let mut view = layers.resolve().map_err(|error| failed(error.to_string()))?;
+    secrets.filter(&mut view, store).map_err(AgentError::from)?;
+    Ok(view)
 }
 
 impl Compared {
@@ -147,6 +152,7 @@ impl Compared {
 
 struct Comparison<'a> {
     objects: &'a DiskStore,
+    secrets: &'a Secrets,
     compared: &'a mut Compared,
 }
 
@@ -158,7 +164,11 @@ impl Comparison<'_> {
         }
         directories.insert(PathBuf::new());
         for (path, entry) in view {
-            match self.entry(&slot.join(path.as_str()), entry) {
+            let found = match entry {
+                Entry::Secret { id, .. } => self.secret(&slot.join(path.as_str()), path, id),
+                _ => self.entry(&slot.join(path.as_str()), entry),
+            };
+            match found {
                 Ok(None) => {}
                 Ok(Some(fault)) => self.compared.add(format!("{path}: {fault}")),
                 Err(error) => self.compared.add(format!("{path}: {error}")),
@@ -220,9 +230,39 @@ impl Comparison<'_> {
                 let mode = permissions(&metadata);
                 Ok((mode != wanted).then(|| format!("has mode {mode:04o} instead of {wanted:04o}")))
             }
-            Entry::Symlink { .. } => Ok(Some("is not a link".into())),
+            Entry::Symlink { .. } | Entry::Secret { .. } => Ok(Some("is not a link".into())),
             Entry::File { .. } => Ok(Some("is not a file".into())),
         }
+    }
+
+    /// How the link at `at`, or the file in memory that it leads to, differs from a secret.
+    fn secret(&self, at: &Path, path: &ConfigPath, id: &BlobId) -> io::Result<Option<String>> {
+        let Some(file) = self.secrets.path().map(|directory| directory.join(id.to_string())) else {
+            return Ok(Some("is a secret, and no directory is set for secrets".into()));
+        };
+        match fs::read_link(at) {
+            Ok(target) if target == file => {}
+            Ok(_) => return Ok(Some("is a link to something else".into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some("is missing".into())),
+            Err(_) => return Ok(Some("is not a link".into())),
+        }
+        let metadata = match fs::symlink_metadata(&file) {
+            Ok(metadata) if metadata.is_file() => metadata,
+            _ => return Ok(Some("is a secret that is not in memory".into())),
+        };
+        let plaintext = self.secrets.decrypt(path, id, self.objects).map_err(io::Error::other)?;
+        let mut same = metadata.len() == plaintext.len() as u64;
+        if same {
+            let mut found = Zeroizing::new(Vec::with_capacity(plaintext.len()));
+            File::open(&file)?.take(plaintext.len() as u64).read_to_end(&mut found)?;
+            same = **found == *plaintext;
+        }
+        let mode = permissions(&metadata);
+        Ok(match same {
+            false => Some("is a secret with other content in memory".into()),
+            true if mode != SECRET_MODE => Some(format!("has mode {mode:04o} instead of {SECRET_MODE:04o}")),
+            true => None,
+        })
     }
 
     fn content(&self, path: &Path, content: &Content) -> io::Result<bool> {

@@ -87,12 +87,17 @@ impl Drop for Running {
 
 impl Running {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_logged(arguments, Stdio::null())
+    }
+
+    /// With its log, which is its standard error.
+    pub fn start_logged(arguments: &[&str], log: impl Into<Stdio>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rootcast"))
             .args(arguments)
             .arg("--json")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -207,6 +212,14 @@ pub fn files(root: &Path) -> BTreeMap<String, (Vec<u8>, bool)> {
     found
 }
 
+/// Where `init` puts the identity of a relay.
+pub fn relay_identity(name: &str) -> String {
+    match name {
+        "origin" => "platform/origin/identity".into(),
+        name => format!("platform/identities/relay-{name}"),
+    }
+}
+
 /// A platform set up by hand, as a user would: identities and configuration files.
 pub struct Deployment {
     pub home: tempfile::TempDir,
@@ -216,12 +229,21 @@ pub struct Deployment {
 impl Deployment {
     /// With identities for relays `origin` and `eu`, agent `web-1` and a publisher.
     pub fn new(channel: &str) -> Self {
+        Self::with(channel, &[]).0
+    }
+
+    /// With these identities more; and what `init` said.
+    pub fn with(channel: &str, more: &[&str]) -> (Self, Value) {
         let made = Self { home: tempfile::tempdir().unwrap(), channel: channel.to_owned() };
         let platform = made.path("platform");
-        let identities =
-            ["relay:origin", "relay:eu", "agent:web-1"].map(|name| ["--identity", name]).concat();
-        run(0, &[&["init", &platform, "--grant", channel], &identities[..]].concat());
-        made
+        let identities = [&["relay:eu", "agent:web-1,region=eu,role=web"], more]
+            .concat()
+            .into_iter()
+            .flat_map(|name| ["--identity", name]);
+        let init = ["init", &platform, "--address", "localhost:7400", "--grant", channel];
+        let (told, _) = run(0, &init.into_iter().chain(identities).collect::<Vec<_>>());
+        let said = told[0].clone();
+        (made, said)
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -237,12 +259,13 @@ impl Deployment {
     /// Starts a relay, and gives it with the address that it serves at.
     pub fn relay(&self, name: &str, listen: &str, parents: &[&str]) -> (Running, String) {
         let mut text = format!(
-            "listen = '{listen}'\nidentity = 'platform/identities/relay-{name}'\nstate = 'state-{name}'\n\
+            "listen = '{listen}'\nidentity = '{}'\nstate = 'state-{name}'\n\
              channels = ['{}']\nparents = {parents:?}\n",
+            relay_identity(name),
             self.channel
         );
         if parents.is_empty() {
-            text.push_str("head_key = 'platform/keys/head.key'\n");
+            text.push_str("keys = 'platform/origin/keys'\n");
         }
         let relay = Running::start(&["relay", &self.configuration(&format!("{name}.toml"), &text)]);
         let ready = relay.wait_for("serving relay", |event| event["event"] == "ready");
@@ -250,10 +273,10 @@ impl Deployment {
     }
 
     /// Starts the agent `web-1`; its files are below `live/current`.
-    pub fn agent(&self, relay: &str, labels: &str) -> Running {
+    pub fn agent(&self, relay: &str) -> Running {
         let text = format!(
             "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
-             relays = ['{relay}']\nchannel = '{}'\nlabels = {{ {labels} }}\n",
+             relays = ['{relay}']\nchannel = '{}'\n",
             self.channel
         );
         Running::start(&["agent", &self.configuration("web-1.toml", &text)])
@@ -262,7 +285,7 @@ impl Deployment {
     /// Writes the configuration of a publisher whose state has this name.
     pub fn publisher(&self, state: &str, origin: &str) -> String {
         let text = format!(
-            "identity = 'platform/identities/publisher-publisher'\nkey = 'platform/keys/publisher.key'\n\
+            "identity = 'platform/publisher'\nkey = 'platform/keys/publisher.key'\n\
              state = '{state}'\norigin = ['{origin}']\n"
         );
         self.configuration(&format!("{state}.toml"), &text)

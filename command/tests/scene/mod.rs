@@ -87,8 +87,8 @@ impl Scene {
     pub fn new() -> Self {
         let scene = Self { home: tempfile::tempdir().unwrap() };
         let platform = scene.path("platform");
-        let arguments = ["init", &platform, "--grant", "prod", "--identity", "relay:origin"];
-        run(0, &[&arguments[..], &["--identity", "relay:eu", "--identity", "agent:web-1"]].concat());
+        let arguments = ["init", &platform, "--address", "localhost:7400", "--grant", "prod"];
+        run(0, &[&arguments[..], &["--identity", "relay:eu", "--identity", "agent:web-1,role=web"]].concat());
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/sample"), &scene.source());
         scene
     }
@@ -117,6 +117,13 @@ impl Scene {
         packs.pop().unwrap()
     }
 
+    fn relay_identity(&self, name: &str) -> String {
+        match name {
+            "origin" => self.path("platform/origin/identity"),
+            name => self.identity(&format!("relay-{name}")),
+        }
+    }
+
     fn daemon(&self, kind: &str, config: &str, text: &str) -> Daemon {
         fs::write(self.path(config), text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rootcast"))
@@ -137,9 +144,11 @@ impl Scene {
 
     /// Starts a relay, and gives it with its address. State in `state-NAME`.
     pub fn relay(&self, name: &str, parents: &[&str]) -> (Daemon, String) {
+        let keys = if parents.is_empty() { "keys = 'platform/origin/keys'\n" } else { "" };
         let text = format!(
-            "listen = '127.0.0.1:0'\nidentity = 'platform/identities/relay-{name}'\nstate = 'state-{name}'\n\
-             channels = ['prod']\nparents = {parents:?}\n"
+            "listen = '127.0.0.1:0'\nidentity = '{}'\nstate = 'state-{name}'\n\
+             channels = ['prod']\nparents = {parents:?}\n{keys}",
+            self.relay_identity(name)
         );
         let daemon = self.daemon("relay", &format!("{name}.toml"), &text);
         let ready = daemon.wait_for("ready");
@@ -150,7 +159,7 @@ impl Scene {
     pub fn agent(&self, relay: &str) -> Daemon {
         let text = format!(
             "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
-             relays = ['{relay}']\nchannel = 'prod'\nlabels = {{ role = 'web' }}\n"
+             relays = ['{relay}']\nchannel = 'prod'\n"
         );
         self.daemon("agent", "web-1.toml", &text)
     }
@@ -159,7 +168,7 @@ impl Scene {
     pub fn publish(&self, origin: &str) {
         let config = self.path("publish.toml");
         let text = format!(
-            "identity = 'platform/identities/publisher-publisher'\nkey = 'platform/keys/publisher.key'\n\
+            "identity = 'platform/publisher'\nkey = 'platform/keys/publisher.key'\n\
              state = 'state-publisher'\norigin = ['{origin}']\n"
         );
         fs::write(&config, text).unwrap();

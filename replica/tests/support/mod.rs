@@ -16,10 +16,11 @@ use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
 use rootcast::plan::{Plan, plan_bundle, plan_path};
 use rootcast::protocol::{Interest, Publication, Standing};
+use rootcast::reader::Reader;
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::tree::{self, Changes, Totals, Tree, TreeError, empty_root};
 use rootcast::trust::{Grant, GrantLimits, Trust, TrustChain};
-use rootcast_replica::{Received, Replica, Rule, Serving, Trusted, Update};
+use rootcast_replica::{Received, Replica, Rule, Trusted, Update};
 use rootcast_store::{MemoryStore, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,8 +73,10 @@ fn key_id(key: &SigningKey) -> KeyId {
     KeyId::of(&key.verifying_key().to_bytes())
 }
 
-fn key_set(key: &SigningKey) -> KeySet {
-    KeySet { threshold: 1, keys: vec![PublicKey::from_bytes(&key.verifying_key().to_bytes()).unwrap()] }
+/// The public halves of the keys of these seeds; one of them is enough.
+pub fn seeds(seeds: &[u8]) -> KeySet {
+    let public = |seed: &u8| PublicKey::from_bytes(&signing_key(*seed).verifying_key().to_bytes()).unwrap();
+    KeySet { threshold: 1, keys: seeds.iter().map(public).collect() }
 }
 
 fn sign(kind: DocumentKind, key: &SigningKey, payload: &[u8]) -> Vec<u8> {
@@ -82,27 +85,36 @@ fn sign(kind: DocumentKind, key: &SigningKey, payload: &[u8]) -> Vec<u8> {
     cose::assemble(kind, id, payload, &signature.to_bytes())
 }
 
-/// A trust document that grants channel `main` to the one publisher, and its fingerprint.
-pub fn trust_document(authority: AuthorityHash) -> (Vec<u8>, TrustHash) {
-    let root = signing_key(1);
-    let trust = Trust {
+/// What the platform of these tests begins with: key 1 is its root, key 2 publishes, key 3 signs heads.
+pub fn trust_fields(authority: AuthorityHash) -> Trust {
+    Trust {
         platform: PLATFORM,
         version: 1,
         issued: 1,
         expires: 1 << 40,
-        roots: key_set(&root),
+        roots: seeds(&[1]),
         grants: vec![Grant {
             prefix: channel(),
             epoch: 1,
-            publishers: key_set(&signing_key(2)),
+            publishers: seeds(&[2]),
             limits: GrantLimits::default(),
             symlinks: true,
         }],
-        heads: key_set(&signing_key(3)),
+        heads: seeds(&[3]),
         authorities: vec![authority],
-    };
+    }
+}
+
+/// A trust document that grants channel `main` to the one publisher, and its fingerprint.
+pub fn trust_document(authority: AuthorityHash) -> (Vec<u8>, TrustHash) {
+    let trust = trust_fields(authority);
+    (sign_trust(&trust, &[1]), TrustHash::of(&trust.encode()))
+}
+
+/// A trust document signed by the keys of these seeds.
+pub fn sign_trust(trust: &Trust, seeds: &[u8]) -> Vec<u8> {
     let payload = trust.encode();
-    (sign(DocumentKind::Trust, &root, &payload), TrustHash::of(&payload))
+    seeds.iter().flat_map(|seed| sign(DocumentKind::Trust, &signing_key(*seed), &payload)).collect()
 }
 
 pub fn trust() -> Arc<Trusted> {
@@ -138,6 +150,13 @@ impl Draft {
 
     pub fn document(&self) -> Bytes {
         sign(DocumentKind::Release, &signing_key(2), &self.release.encode()).into()
+    }
+
+    /// The publication, signed by the key of another seed.
+    pub fn signed_by(&self, seed: u8) -> (Publication, Vec<Bytes>) {
+        let (publication, edits) = self.publication();
+        let release = sign(DocumentKind::Release, &signing_key(seed), &self.release.encode()).into();
+        (Publication { release, ..publication }, edits)
     }
 
     pub fn publication(&self) -> (Publication, Vec<Bytes>) {
@@ -261,7 +280,7 @@ pub fn nowhere() -> Standing {
 
 /// The update that a parent has for a child that stands there.
 pub async fn update_of(parent: &Arc<Replica>, interest: &Interest, standing: &Standing) -> Option<Update> {
-    let outgoing = parent.outgoing(interest, standing, Serving::Granted).await.unwrap()?;
+    let outgoing = parent.outgoing(&Reader::Relay, interest, standing).await.unwrap()?;
     Some(Update { head: outgoing.head.clone(), edits: outgoing.edits.clone() })
 }
 

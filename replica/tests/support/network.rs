@@ -12,9 +12,8 @@ use rootcast::limits::{MAX_EDIT, MAX_FRAME};
 use rootcast::protocol::{
     HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
 };
-use rootcast_replica::{
-    Follow, FollowEvent, Outgoing, Replica, ReplicaError, Serving, answer_objects, follow,
-};
+use rootcast::reader::Reader;
+use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -193,7 +192,7 @@ impl Child {
             }
             Some(Opening::Update(request)) => {
                 let outgoing =
-                    self.replica.outgoing(&request.interest, &request.standing, Serving::Granted).await?;
+                    self.replica.outgoing(&Reader::Relay, &request.interest, &request.standing).await?;
                 match outgoing.filter(|_| !matches!(self.habit, Habit::BadObjects)) {
                     Some(outgoing) => self.answer(&outgoing, &mut sender).await,
                     None => {
@@ -205,7 +204,7 @@ impl Child {
             Some(Opening::Objects(request)) => {
                 self.counts.objects.fetch_add(request.objects.len() as u64, Ordering::SeqCst);
                 if self.habit != Habit::BadObjects {
-                    return answer_objects(self.replica.store(), request, &mut sender).await;
+                    return self.replica.answer_objects(&Reader::Relay, request, &mut sender).await.map(drop);
                 }
                 let objects: Vec<Bytes> =
                     request.objects.iter().filter_map(|id| self.replica.store().read(id).ok()).collect();
@@ -270,7 +269,7 @@ impl Child {
         loop {
             held.mark_unchanged();
             fresh.mark_unchanged();
-            if let Some(outgoing) = self.replica.outgoing(&interest, &standing, Serving::Granted).await? {
+            if let Some(outgoing) = self.replica.outgoing(&Reader::Relay, &interest, &standing).await? {
                 let mut stream = connection.open_uni().await?;
                 let count = *self.counts.pushes.borrow() + 1;
                 if matches!(self.habit, Habit::Good | Habit::BadObjects | Habit::WrongBundles)

@@ -160,7 +160,7 @@ async fn w_5_a_caller_without_certificate_is_refused() {
     let authority = TestAuthority::new();
     let relay = authority.identity(&Leaf::relay());
     let down = raw_call(&relay, &authority, None, b"rootcast/1").await;
-    is_certificate(down, "no certificates");
+    assert_eq!(fault(down), PeerFault::NoCertificate);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod endpoint;
 mod handshake;
 mod identity;
+mod joining;
 mod streams;
 
 use crate::endpoint::Caps;

@@ -43,7 +43,7 @@ async fn w_9_frames_of_all_boundary_sizes_arrive_whole() {
 }
 
 #[tokio::test]
-async fn w_10_more_than_the_limit_is_refused_before_it_is_read() {
+async fn w_10_tuf_endless_data_more_than_the_limit_is_refused_before_it_is_read() {
     let pair = Pair::meet().await;
     // 101, then 2^62 - 1.
     for (announced, size) in [(&[0x40, 101][..], 101), (&[0xff; 8][..], (1 << 62) - 1)] {

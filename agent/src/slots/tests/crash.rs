@@ -299,8 +299,12 @@ fn threat_25_a_disk_that_is_really_full() {
     fs::write(&filler, vec![0; (room.f_bavail * room.f_frsize) as usize - 400_000]).unwrap();
     let estimate = slots.stage_changes(&changes(&old, &new), &host.objects).unwrap_err();
     assert!(matches!(estimate, SlotError::DiskFull { shortage: Some(_), .. }), "{estimate}");
-    let mut standby =
-        Standby::new(&slots.slots, slots.open_standby(SlotName::A).unwrap(), &host.objects, Unsynced::All);
+    let mut standby = Standby::new(
+        &slots.slots,
+        slots.open_standby(SlotName::A).unwrap(),
+        slots.contents(&host.objects),
+        Unsynced::All,
+    );
     for (path, entry) in &new {
         let refused = standby.put(path, entry).unwrap_err();
         assert!(matches!(refused, SlotError::DiskFull { shortage: None, .. }), "{refused}");

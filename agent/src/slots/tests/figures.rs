@@ -68,7 +68,7 @@ fn figures_of_syncing() {
             let (which, unsynced) = unsynced.into_iter().enumerate().nth(round % 2).unwrap();
             let root = slots.open_standby(SlotName::A).unwrap();
             let begin = Instant::now();
-            let mut standby = Standby::new(&slots.slots, root, &host.objects, unsynced);
+            let mut standby = Standby::new(&slots.slots, root, slots.contents(&host.objects), unsynced);
             for (path, entry) in view.iter().take(files) {
                 standby.put(path, entry).unwrap();
             }

@@ -96,6 +96,7 @@ impl Host {
             }
             let read = match entry {
                 Entry::Symlink { target } => Read::Link(target.as_str().into()),
+                Entry::Secret { .. } => unreachable!("secrets have tests of their own"),
                 Entry::File { content, executable } => {
                     let mode = if *executable { 0o755 } else { 0o644 };
                     Read::File { mode, bytes: self.bytes(content) }

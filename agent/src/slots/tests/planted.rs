@@ -147,7 +147,7 @@ fn threat_16_the_slots_directory_is_no_link() {
 }
 
 #[test]
-fn a_hard_link_to_elsewhere_is_cut() {
+fn threat_16_a_hard_link_to_elsewhere_is_cut() {
     let mut scene = Scene::new();
     let shared = scene.outside.join("shared");
     fs::write(&shared, "1").unwrap();
@@ -168,7 +168,7 @@ fn a_file_that_can_change_from_outside_is_written_anew() {
 }
 
 #[test]
-fn fifos_and_devices_are_removed_and_never_opened() {
+fn threat_17_fifos_and_devices_are_removed_and_never_opened() {
     for name in ["top", "etc/deep", "etc", "", "new-name"] {
         let scene = Scene::new();
         let at = if name == "new-name" { scene.standby(name) } else { scene.clear(name) };

@@ -35,7 +35,7 @@ fn running() -> (Host, Slots) {
 }
 
 #[test]
-fn a_path_beneath_a_file_is_refused_before_anything_is_written() {
+fn threat_16_a_path_beneath_a_file_is_refused_before_anything_is_written() {
     // `a-` and `a.b` sort between `a` and `a/b`.
     let names = [["a", "a-", "a.b", "a/b"], ["x", "x/y", "x/z", "y"], ["l -> x", "l/m", "x", "y"]];
     for files in names {
@@ -78,7 +78,7 @@ fn a_removal_of_what_is_not_there_asks_for_a_full_staging() {
 }
 
 #[test]
-fn twins_are_refused_where_the_disk_ignores_case() {
+fn threat_15_twins_are_refused_where_the_disk_ignores_case() {
     for names in [["Etc/x", "etc/y"], ["README", "readme"], ["straße/É", "straße/é"]] {
         let (mut host, mut slots) = running();
         assert!(!slots.folds, "this test wants a file system that tells case apart");
@@ -108,7 +108,7 @@ fn a_view_out_of_order_is_refused() {
 }
 
 #[test]
-fn a_link_that_leaves_the_slot_is_refused() {
+fn threat_16_a_link_that_leaves_the_slot_is_refused() {
     let (host, mut slots) = running();
     // Valid where it was made, not where it is put.
     let view = Files::from([(path("a"), link("x/y/z", "../../out"))]);

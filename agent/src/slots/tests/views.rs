@@ -177,7 +177,7 @@ proptest! {
 }
 
 #[test]
-fn modes_are_exact_under_any_umask() {
+fn threat_17_modes_are_exact_under_any_umask() {
     let mut host = Host::new();
     let view = host.view(&[("a/b/c", "1"), ("a/run *", "2")]);
     let before = rustix::process::umask(Mode::from_raw_mode(0o077));

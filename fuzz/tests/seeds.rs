@@ -1,0 +1,371 @@
+//! The seeds of the corpus are made of the golden vectors.
+//!
+//! `ROOTCAST_BLESS=1 cargo test -p rootcast-fuzz --test seeds` writes them.
+
+#![allow(clippy::disallowed_methods, reason = "this test reads and writes the committed corpus")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
+use ed25519_dalek::{Signer, SigningKey};
+use rootcast::acceptance::{Accepted, Floors};
+use rootcast::codec;
+use rootcast::compact::Before;
+use rootcast::cose::PublicKey;
+use rootcast::cose::{self, DocumentKind};
+use rootcast::denials::{Denials, Denied};
+use rootcast::entry::ChunkList;
+use rootcast::id::ObjectId;
+use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecret};
+use rootcast::layers::LayerPattern;
+use rootcast::member::Role;
+use rootcast::path::{BundleName, MemberName};
+use rootcast::plan::Plan;
+use rootcast::protocol::*;
+use rootcast::verify::{ReleaseRecord, VerifiedBundles};
+use rootcast_fuzz::golden::{GOLDEN, channel, directory, index, record, vector};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Inputs by `target/seed-name`.
+#[derive(Default)]
+struct Seeds(BTreeMap<String, Vec<u8>>);
+
+impl Seeds {
+    fn add(&mut self, target: &str, name: &str, bytes: impl Into<Vec<u8>>) {
+        let name = format!("{target}/seed-{}", name.replace(['/', ' '], "-"));
+        assert!(self.0.insert(name.clone(), bytes.into()).is_none(), "{name} twice");
+    }
+    fn message(&mut self, target: &str, name: &str, message: &impl Serialize) {
+        self.add(target, name, codec::encode(message));
+    }
+}
+
+fn documents(seeds: &mut Seeds) {
+    let index = index();
+    let trust = vector("trust.cose");
+    seeds.add("trust", "payload", cose::unverified_payload(DocumentKind::Trust, &trust).unwrap());
+    seeds.add("trust", "document", trust.clone());
+    seeds.add("cose", "trust", trust);
+    let signed = index.releases.iter().map(|release| release.file.clone());
+    for file in signed.chain(["releases/pair.cose".into()]) {
+        let document = vector(&file);
+        let payload = cose::unverified_payload(DocumentKind::Release, &document).unwrap();
+        seeds.add("release", &format!("{file} payload"), payload);
+        seeds.add("release", &file, document.clone());
+        seeds.add("cose", &file, document);
+    }
+    for refused in &index.refuse {
+        let bytes = vector(&refused.file);
+        match refused.what.as_str() {
+            "release" => seeds.add("cose", &refused.file, bytes),
+            "trust" => seeds.add("trust", &refused.file, bytes),
+            "trust-2" => seeds.add("trust-next", &refused.file, bytes),
+            "head" => seeds.add("head", &refused.file, bytes),
+            "record" => seeds.add("record", &refused.file, bytes),
+            // From the tree that the golden edit starts at.
+            "edit" => seeds.add("edit", &refused.file, [&[2][..], &bytes].concat()),
+            other => panic!("{other}"),
+        }
+    }
+    for file in &index.trust.later {
+        seeds.add("trust-next", file, vector(file));
+    }
+    for head in &index.heads {
+        let document = vector(&head.file);
+        seeds.add("head", "payload", cose::unverified_payload(DocumentKind::Head, &document).unwrap());
+        seeds.add("head", &head.file, document);
+    }
+    for proof in index.releases.iter().flat_map(|release| &release.proofs) {
+        seeds.add("record", &proof.record, vector(&proof.record));
+    }
+    let edits = index.edits.iter().enumerate();
+    for (at, edit) in edits {
+        seeds.add("edit", &edit.file, [&[at as u8][..], &vector(&edit.file)].concat());
+    }
+}
+
+fn objects(seeds: &mut Seeds) {
+    for (id, bytes) in &GOLDEN.objects {
+        let name = hex(&id.hash()[..4]);
+        match id {
+            ObjectId::Node(_) => seeds.add("node", &name, bytes.clone()),
+            ObjectId::ChunkList(_) => {
+                let size = codec::decode::<ChunkList>(bytes, 1 << 22).unwrap().size();
+                seeds.add("chunks", &name, [&size.to_le_bytes()[..], bytes].concat());
+            }
+            ObjectId::Blob(_) => {}
+        }
+    }
+    seeds.add("node", "empty", b"\x82\x00\x80");
+    let names = |names: &[&str]| names.iter().map(|name| BundleName::new(name).unwrap()).collect();
+    let layers = |layers: &[&str]| layers.iter().map(|text| LayerPattern::parse(text).unwrap()).collect();
+    let one = Plan { layers: layers(&["base"]), bundles: names(&["base"]) };
+    let many = Plan {
+        layers: layers(&["base", "region/{region}", "role/{role}", "host/{host}", "{region}/{role}/x"]),
+        bundles: names(&["base", "eu/web/x", "host/web-1", "region/eu", "role/web"]),
+    };
+    seeds.add("plan", "one", one.encode());
+    seeds.add("plan", "many", many.encode());
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The head that brings a child with all of release 1 to release 2.
+fn head(before: &VerifiedBundles, next: &ReleaseRecord) -> UpdateHead {
+    let mut edits = GOLDEN.next.iter();
+    let changed = next.leaves.iter().filter(|(index, leaf)| before.leaves().get(index) != Some(leaf));
+    let listed = changed.map(|(index, leaf)| {
+        let length = edits.next().map_or(0, |edit| edit.len() as u64);
+        let edit = Some(EditHead { base: EditBase::Logged, length, before: Vec::new() });
+        ListedBundle { index: *index, leaf: leaf.clone(), edit }
+    });
+    UpdateHead {
+        subscription: 3,
+        release: next.document.clone(),
+        listed: listed.collect(),
+        keep_others: true,
+        siblings: next.siblings.clone(),
+    }
+}
+
+fn updates(seeds: &mut Seeds, accepted: Accepted) {
+    let next = record("releases/2-first-3.record");
+    let whole = head(&GOLDEN.first, &next);
+    let compact = Before::new(&GOLDEN.first, |_| true).compact(&whole, &GOLDEN.next).unwrap();
+    let mut snapshot = whole.clone();
+    snapshot.keep_others = false;
+    for bundle in &mut snapshot.listed {
+        let (root, files, bytes) = (bundle.leaf.root, bundle.leaf.files, bundle.leaf.bytes);
+        let before = vec![Waypoint { root, files, bytes, length: 7 }];
+        bundle.edit = Some(EditHead { base: EditBase::Empty, length: 9, before });
+    }
+    for (name, head) in [("whole", &whole), ("snapshot", &snapshot)] {
+        seeds.message("update", name, &UpdateMessage::Whole(head.clone()));
+        seeds.message("update-answer", name, &UpdateAnswer::Update(head.clone()));
+    }
+    seeds.message("update", "compact", &UpdateMessage::Compact(compact));
+    seeds.message("update-answer", "nothing", &UpdateAnswer::Nothing);
+    seeds.message("update-answer", "not-found", &UpdateAnswer::NotFound);
+    let leaves = next.leaves.into_iter().map(|(_, leaf)| leaf).collect();
+    let publication = Publication {
+        channel: channel(),
+        release: next.document,
+        leaves,
+        edits: vec![Some(9), None, Some(0)],
+    };
+    seeds.message("opening", "publish", &Opening::Publish(publication));
+    seeds.message("publish-answer", "accepted", &PublishAnswer::Accepted(accepted));
+    seeds.message("publish-answer", "conflict", &PublishAnswer::Conflict(accepted));
+    seeds.message("publish-answer", "refused", &PublishAnswer::Refused("no such grant".into()));
+    seeds.message("publish-answer", "not-origin", &PublishAnswer::NotOrigin);
+}
+
+fn messages(seeds: &mut Seeds) {
+    let accepted = GOLDEN.first.release().accepted();
+    updates(seeds, accepted);
+    let names: Vec<_> = GOLDEN.first.leaves().values().map(|leaf| leaf.name.clone()).collect();
+    let standing = Standing { release: Some(accepted), whole: names.clone() };
+    let nowhere = Standing { release: None, whole: Vec::new() };
+    let interest = Interest::Named(names);
+    let subscribe = Subscribe {
+        channel: channel(),
+        subscription: 3,
+        interest: interest.clone(),
+        standing: standing.clone(),
+        trust: 1,
+        head: (1, 3),
+    };
+    seeds.message("opening", "subscribe", &Opening::Subscribe(subscribe));
+    let all = UpdateRequest { channel: channel(), interest: Interest::All, standing: nowhere };
+    let some = UpdateRequest { channel: channel(), interest, standing };
+    seeds.message("opening", "pull-all", &Opening::Update(all));
+    seeds.message("opening", "pull", &Opening::Update(some));
+    seeds.message("opening", "status", &Opening::Status);
+    let bundle = BundleName::new("base").unwrap();
+    let request = ObjectsRequest {
+        channel: channel(),
+        release: 2,
+        bundle,
+        objects: GOLDEN.objects.keys().take(5).copied().collect(),
+    };
+    seeds.message("objects-request", "five", &request);
+    seeds.message("objects-request", "none", &ObjectsRequest { objects: Vec::new(), ..request.clone() });
+    seeds.message("opening", "objects", &Opening::Objects(request));
+    seeds.message("objects-answer", "three", &ObjectsAnswer(vec![Some(1), None, Some(1 << 20)]));
+    seeds.message("objects-answer", "none", &ObjectsAnswer(Vec::new()));
+    let alternates = vec!["relay-1:7400".into(), "[::1]:7400".into()];
+    seeds.message(
+        "welcome",
+        "some",
+        &Welcome { latest: Some(accepted), time: 1_800_000_000, alternates, trust: 2 },
+    );
+    seeds.message("welcome", "none", &Welcome { latest: None, time: 0, alternates: Vec::new(), trust: 1 });
+    let status = |state| HostStatus {
+        name: "web-1".into(),
+        role: "agent".into(),
+        parent: "relay-1".into(),
+        channel: channel(),
+        release: 2,
+        state,
+        files: 300,
+        healed: 0,
+        received: 70_000,
+        refused: 0,
+    };
+    let states = [HostState::Active, HostState::Updating, HostState::Failed, HostState::Offline];
+    seeds.message("report", "four", &Report(states.map(status).to_vec()));
+    seeds.message("report", "none", &Report(Vec::new()));
+    seeds.message("floors", "none", &Floors::default());
+    seeds.message(
+        "floors",
+        "some",
+        &Floors { trust_version: 1, head_epoch: 1, head_sequence: 70_000, release: Some(accepted) },
+    );
+}
+
+/// Of trust, heads and joining.
+fn trust_messages(seeds: &mut Seeds) {
+    let document: bytes::Bytes = vector("trust-2.cose").into();
+    seeds.message("opening", "trust", &Opening::Trust(1));
+    seeds.message("opening", "apply-trust", &Opening::ApplyTrust(document.clone()));
+    seeds.message("trust-answer", "one", &TrustAnswer(vec![document.clone()]));
+    seeds.message("trust-answer", "none", &TrustAnswer(Vec::new()));
+    seeds.message("news", "trust", &News::Trust(2));
+    seeds.message("news", "head", &News::Head(vector("head.cose").into()));
+    seeds.message("news", "denials", &News::Denials(document.clone()));
+    let authority = bytes::Bytes::from_static(b"a certificate");
+    seeds.message(
+        "public-documents",
+        "one",
+        &PublicDocuments { trust: vec![document], authority: authority.clone() },
+    );
+    let none = PublicDocuments { trust: Vec::new(), authority: authority.clone() };
+    seeds.message("public-documents", "none", &none);
+    seeds.message("join-answer", "issued", &JoinAnswer::Issued(vec![authority.clone(), authority]));
+    seeds.message("join-answer", "refused", &JoinAnswer::Refused);
+    let denied = |name: &str| Denied { role: Role::Agent, name: MemberName::new(name).unwrap() };
+    let denials =
+        Denials { sequence: 3, issued: 1_800_000_000, denied: vec![denied("web-1"), denied("web-2")] };
+    seeds.add("denials", "payload", denials.encode());
+    let unsigned = cose::assemble(
+        DocumentKind::Denials,
+        PublicKey::id(&GOLDEN.trust.trust().heads.keys[0]),
+        &denials.encode(),
+        &[1; 64],
+    );
+    seeds.add("denials", "not signed", unsigned);
+    for (name, text) in
+        [("two", "region=eu&role=web"), ("order", "role=web&region=eu"), ("host", "host=web-1")]
+    {
+        seeds.add("member", name, text);
+    }
+    let string = JoinString {
+        platform: GOLDEN.trust.trust().platform,
+        fingerprint: GOLDEN.fingerprint,
+        addresses: vec!["origin.example:7400".into(), "[::1]:7400".into()],
+        secret: TokenSecret::from_bytes([7; 16]),
+        role: Role::Agent,
+        name: Some(MemberName::new("web-1").unwrap()),
+        labels: "region=eu&role=web".parse().unwrap(),
+        expires: 1_800_000_000,
+        uses: 1,
+    };
+    seeds.add("join-string", "whole", string.to_text());
+    seeds.add("join-string", "cut off", &string.to_text()[..90]);
+    let own = SigningKey::from_bytes(&[9; 32]);
+    let key = PublicKey::from_bytes(&own.verifying_key().to_bytes()).unwrap();
+    let request = Request {
+        role: Role::Agent,
+        name: MemberName::new("web-1").unwrap(),
+        key: key.clone(),
+        issued: 1_800_000_000,
+        recipient: String::new(),
+    };
+    let (kind, payload) = (DocumentKind::Join, request.encode());
+    let message = cose::to_be_signed(kind, GOLDEN.trust.trust().platform, key.id(), &payload);
+    let signature = own.sign(&message).to_bytes();
+    seeds.add("join-request", "payload", payload.clone());
+    seeds.add("join-request", "renewal", cose::assemble(kind, key.id(), &payload, &signature));
+}
+
+fn text(seeds: &mut Seeds) {
+    for (name, bytes) in [
+        ("rfc-8", &[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c][..]),
+        ("rfc-4", &[0x9d, 0x7f, 0x3e, 0x7d]),
+        ("rfc-2", &[0x7b, 0xbd]),
+        ("rfc-1", &[0x25]),
+        ("longer", &[0x40, 0x25]),
+    ] {
+        seeds.add("frame-length", name, bytes);
+    }
+    for (name, bytes) in [
+        ("plain", "etc/nginx/nginx.conf"),
+        ("unicode", "ünïcode/日本.txt"),
+        ("link", "etc/stop\0../bin/stop"),
+        ("link-down", "a/b/c\0.././/d"),
+        ("escapes", "etc/stop\0../../bin"),
+        ("dots", "a/./b/../c"),
+        ("control", "a\r\nb"),
+    ] {
+        seeds.add("path", name, bytes);
+    }
+    for (name, bytes) in [
+        ("bundle", "role/web"),
+        ("peer", "rootcast://766563746f7220706c6174666f726d2e/relay/eu-1"),
+        ("capitals", "rootcast://766563746F7220706C6174666F726D2E/agent/web-1"),
+        ("layer", "region/{region}"),
+        ("layers", "{region}/{role}/x"),
+        ("braces", "a/{b"),
+    ] {
+        seeds.add("names", name, bytes);
+    }
+    let sample = fs::read(directory().join("../sample/rootcast.toml")).unwrap();
+    seeds.add("settings", "sample", sample);
+    for (name, bytes) in [
+        ("limits", "channel = \"main\"\n[limits]\nfiles = 10\nbytes = 1_000\nfile_size = 4194304\n"),
+        ("layers", "layers = [\"base\", \"region/{region}\", '{role}/x', \"host/{host}\"]\n"),
+        ("unknown", "chanel = \"main\"\n"),
+        ("twice", "channel = \"a\"\nchannel = \"b\"\n"),
+        ("alike", "layers = [\"a/{b}\", \"a/{c}\"]"),
+        ("range", "[limits]\nfiles = 0\n"),
+        ("type", "limits = 3\nlayers = \"\"\"\nbase\"\"\"\n"),
+        ("empty", ""),
+    ] {
+        seeds.add("settings", name, bytes);
+    }
+}
+
+#[test]
+fn seeds_are_those_of_the_golden_vectors() {
+    let mut seeds = Seeds::default();
+    documents(&mut seeds);
+    objects(&mut seeds);
+    messages(&mut seeds);
+    trust_messages(&mut seeds);
+    text(&mut seeds);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    if std::env::var_os("ROOTCAST_BLESS").is_some() {
+        for (name, bytes) in &seeds.0 {
+            let path = corpus.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    let next = "next: ROOTCAST_BLESS=1 cargo test -p rootcast-fuzz --test seeds";
+    for (name, bytes) in &seeds.0 {
+        let committed = fs::read(corpus.join(name)).unwrap_or_else(|error| panic!("{name}: {error}; {next}"));
+        assert!(committed == *bytes, "{name} is not what the vectors give; {next}");
+    }
+    let mut committed = BTreeSet::new();
+    for target in fs::read_dir(&corpus).unwrap().map(Result::unwrap) {
+        for entry in fs::read_dir(target.path()).unwrap().map(Result::unwrap) {
+            let name = format!("{}/{}", target.file_name().display(), entry.file_name().display());
+            committed.extend(name.contains("/seed-").then_some(name));
+        }
+    }
+    let idle: Vec<_> = committed.iter().filter(|name| !seeds.0.contains_key(*name)).collect();
+    assert!(idle.is_empty(), "no longer made, delete them: {idle:?}");
+}
