@@ -74,8 +74,13 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
 }
 
 pub(crate) fn write_key(path: &Path, bytes: &[u8], public: &PublicKey) -> Result<(), KeyError> {
-    write_new(path, bytes, 0o600)?;
-    write_new(&public_path(path), format!("{public}\n").as_bytes(), 0o644)
+    // First, so that a secret key never stands beside another's public half.
+    let beside = public_path(path);
+    write_new(&beside, format!("{public}\n").as_bytes(), 0o644)?;
+    write_new(path, bytes, 0o600).inspect_err(|_| {
+        // It was made a moment ago, and is nothing without its key.
+        let _ = fs::remove_file(&beside);
+    })
 }
 
 /// The bytes of a file for a PEM, encrypted with a passphrase.

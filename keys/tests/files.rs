@@ -35,6 +35,9 @@ fn d_37_an_encrypted_key_opens_with_its_passphrase_alone() {
     assert!(matches!(SecretKey::open(&path, &Says("")), Err(KeyError::Passphrase { .. })));
     assert!(matches!(SecretKey::load(&path), Err(KeyError::Encrypted { .. })), "a daemon asks nobody");
     assert!(matches!(key.save(&path), Err(KeyError::Io { .. })), "no key is ever overwritten");
+    let beside = home.path().join("other.key");
+    fs::write(home.path().join("other.key.pub"), "somebody's").unwrap();
+    assert!(key.save(&beside).is_err() && !beside.exists(), "no key beside another's public half");
     assert_eq!(
         public_key(&path, &NoPassphrase).unwrap(),
         key.public().unwrap(),

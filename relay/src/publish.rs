@@ -7,6 +7,7 @@ use rootcast::acceptance::Accepted;
 use rootcast::cose::{self, DocumentKind};
 use rootcast::limits::MAX_EDIT;
 use rootcast::protocol::{Interest, Publication, PublishAnswer, TrustApplied};
+use rootcast::trust::{Trust, TrustError};
 use rootcast_replica::{Held, Received, ReplicaError, Rule, Update};
 use rootcast_transport::{Connection, Receiver, Role};
 use std::sync::Arc;
@@ -22,10 +23,17 @@ pub(crate) async fn apply_trust(
     }
     if connection.peer().role() != Role::Publisher {
         let reason = "only an identity with the role publisher may bring a new version of trust";
+        record(shared, connection, Event::TrustRefused(reason.into())).await;
         return Ok(TrustApplied::Refused(reason.into()));
     }
     let trust = shared.trust.clone();
-    let offered = tokio::task::spawn_blocking(move || trust.offer(&document));
+    let offered = tokio::task::spawn_blocking(move || {
+        // It would be in force, and nothing could be published any more.
+        if Trust::unverified(&document)?.0.expires <= trust.now([]) {
+            return Err(TrustError::Unsound("it has expired before it was brought; propose it anew").into());
+        }
+        trust.offer(&document)
+    });
     match offered.await.map_err(|_| ReplicaError::Stopped)? {
         Ok(new) => {
             let (version, by) = (shared.trust.version(), connection.peer().to_string());

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use network::{DEADLINE, Following};
 use rootcast::limits::MAX_FRAME;
 use rootcast::protocol::{
-    HostState, HostStatus, Interest, Opening, Publication, PublishAnswer, Report, Subscribe, UpdateMessage,
-    Welcome,
+    HostState, HostStatus, Interest, Opening, Publication, PublishAnswer, Report, Subscribe, TrustApplied,
+    UpdateMessage, Welcome,
 };
+use rootcast_relay::audit::{AUDIT_FILE, check};
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
 use rootcast_relay::{RelayConfig, RelayEvent, run};
@@ -449,4 +450,56 @@ async fn threat_20_a_child_that_does_not_read_holds_nobody_up() {
     let mut stream = tokio::time::timeout(DEADLINE, unread.accept_uni()).await.expect("its update").unwrap();
     let pushed = rootcast_replica::receive_update("parent".into(), &mut stream).await.unwrap();
     assert!(pushed.is_some());
+}
+
+/// A second version of the platform's trust that differs by when it expires.
+fn second_version(platform: &Platform, expires: u64) -> Bytes {
+    use ed25519_dalek::{Signer, SigningKey};
+    use rootcast::cose::{self, DocumentKind};
+    let (first, _) = trust_document(platform.authority.hash());
+    let (first, _) = rootcast::trust::Trust::unverified(&first).unwrap();
+    let id = first.roots.keys[0].id();
+    let payload = rootcast::trust::Trust { version: 2, expires, ..first }.encode();
+    // The root key of `trust_document`.
+    let root = SigningKey::from_bytes(&[1; 32]);
+    let signature = root.sign(&cose::to_be_signed(DocumentKind::Trust, PLATFORM, id, &payload));
+    cose::assemble(DocumentKind::Trust, id, &payload, &signature.to_bytes()).into()
+}
+
+async fn bring(connection: &Connection, document: Bytes) -> TrustApplied {
+    let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
+    sender.send_message(&Opening::ApplyTrust(document)).await.unwrap();
+    sender.finish().unwrap();
+    receiver.receive_message(MAX_FRAME).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn d_43a_au_4_a_version_of_trust_that_has_expired_is_refused_and_all_is_recorded() {
+    let platform = Platform::new();
+    let origin = platform.relay("origin", &[]).await;
+    let publishing = origin.connect(&platform.client(Role::Publisher, "ann")).await;
+    let agent = origin.connect(&platform.client(Role::Agent, "web")).await;
+    let good = second_version(&platform, 1 << 40);
+    assert!(matches!(bring(&agent, good.clone()).await, TrustApplied::Refused(_)));
+    let refused = bring(&publishing, second_version(&platform, 2)).await;
+    assert!(matches!(&refused, TrustApplied::Refused(reason) if reason.contains("expired")), "{refused:?}");
+    assert_eq!(bring(&publishing, good).await, TrustApplied::InForce(2));
+    let publisher = Publisher::new();
+    let draft = publisher.draft(&[("base", "a", Some(b"1"))]);
+    assert!(matches!(offer_draft(&agent, &draft).await, PublishAnswer::Refused(_)));
+    assert!(matches!(offer_draft(&publishing, &draft).await, PublishAnswer::Accepted(_)));
+    // What was answered is in the record already.
+    let mut told = Vec::new();
+    let path = platform.directory.path().join("origin/state").join(AUDIT_FILE);
+    check(&path, &mut |record| told.push((record.event.clone(), record.who.contains("ann")))).unwrap();
+    let told: Vec<_> = told.iter().map(|(event, is_ann)| (event.as_str(), *is_ann)).collect();
+    let expected = [
+        ("start", false),
+        ("trust-refused", false),
+        ("trust-refused", true),
+        ("trust", true),
+        ("publish-refused", false),
+        ("publish", true),
+    ];
+    assert_eq!(told, expected);
 }
