@@ -78,12 +78,14 @@ pub enum Event {
     TrustRefused(String),
     /// No head of a channel could be signed, and why.
     Heads(String, String),
-    /// A member was invited; a note.
-    Invite(String, String),
-    /// A member joined; a note.
+    /// A member joined: by which token, with which key and labels.
     Join(String, String),
-    /// A member was denied; a note.
+    /// A request to join or to renew was refused, and why.
+    JoinRefused(String, String),
+    /// A member is denied from now on; its last certificate.
     Deny(String, String),
+    /// A member is allowed again; nothing.
+    Allow(String, String),
 }
 
 /// The value of a field.
@@ -106,15 +108,16 @@ impl Event {
             Self::Trust(..) => "trust",
             Self::TrustRefused(_) => "trust-refused",
             Self::Heads(..) => "heads",
-            Self::Invite(..) => "invite",
             Self::Join(..) => "join",
+            Self::JoinRefused(..) => "join-refused",
             Self::Deny(..) => "deny",
+            Self::Allow(..) => "allow",
         }
     }
 
     /// Whether any peer can have as many of it as it likes.
     fn is_refusal(&self) -> bool {
-        matches!(self, Self::PublishRefused(..) | Self::TrustRefused(_) | Self::Deny(..))
+        matches!(self, Self::PublishRefused(..) | Self::TrustRefused(_) | Self::JoinRefused(..))
     }
 
     fn fields(&self) -> BTreeMap<String, Value> {
@@ -134,7 +137,8 @@ impl Event {
             Self::Trust(version, hash) => vec![number("version", version), text("hash", hash)],
             Self::TrustRefused(reason) => vec![text("reason", reason)],
             Self::Heads(channel, problem) => vec![text("channel", channel), text("problem", problem)],
-            Self::Invite(member, note) | Self::Join(member, note) | Self::Deny(member, note) => {
+            Self::JoinRefused(member, reason) => vec![text("member", member), text("reason", reason)],
+            Self::Join(member, note) | Self::Deny(member, note) | Self::Allow(member, note) => {
                 vec![text("member", member), text("note", note)]
             }
         })

@@ -120,6 +120,7 @@ async fn stream_of(
             Ok(sender.finish()?)
         }
         Opening::Status => {
+            shared.tell_own();
             let mut rows = shared.statuses.watch().borrow().clone();
             if connection.peer().role() == Role::Agent {
                 // A host sees itself and the relays, and no other host.

@@ -105,6 +105,11 @@ impl Shared {
         self.replicas.get(channel)
     }
 
+    /// Brings this relay's own rows up to date.
+    pub(crate) fn tell_own(&self) {
+        self.statuses.set_own(self.replicas.values().map(|replica| own_row(self, replica)).collect());
+    }
+
     /// Counts what a peer asked for and may not have. It is told what it would be told if there were no such thing.
     pub(crate) fn refuse(&self, connection: &Connection, what: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -176,6 +181,9 @@ pub async fn run(
         tasks.spawn(replica.clone().tend(Tending::Serves));
     }
     if let Some(membership) = membership {
+        if let Some(audit) = &shared.audit {
+            membership.audit_to(audit.clone());
+        }
         look_at_denied(&shared, &membership).await?;
         tasks.spawn(enforce(shared.clone(), membership.clone()));
         tasks.spawn(keep_renewed(config.identity.clone(), endpoint.clone(), move |own, _| {
@@ -311,8 +319,7 @@ async fn own_status(shared: Arc<Shared>) {
     loop {
         changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
         heads.iter_mut().for_each(watch::Receiver::mark_unchanged);
-        let rows = shared.replicas.values().map(|replica| own_row(&shared, replica)).collect();
-        shared.statuses.set_own(rows);
+        shared.tell_own();
         let mut waits = JoinSet::new();
         for mut change in changes.iter().cloned() {
             waits.spawn(async move { change.changed().await });

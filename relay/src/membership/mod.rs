@@ -5,6 +5,7 @@ mod records;
 
 pub use records::{MembershipError, Records};
 
+use crate::audit::{Audit, Event, ORIGIN};
 use crate::issuing::Issuing;
 use bytes::Bytes;
 use rootcast::cose::{DocumentKind, PublicKey};
@@ -21,7 +22,7 @@ use rootcast_replica::Trusted;
 use rootcast_transport::{Identity, NameError, OwnKey, PeerName};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file of the online key, in the directory of an origin's keys.
@@ -100,6 +101,7 @@ pub struct Membership {
     issuing: Issuing,
     online: OwnKey,
     trust: Arc<Trusted>,
+    audit: OnceLock<Arc<Audit>>,
     /// Requests are judged one after the other: of two that race for one use, one wins.
     turn: Mutex<()>,
 }
@@ -126,7 +128,19 @@ impl Membership {
         }
         let online = OwnKey::load(&keys.join(ONLINE_KEY_FILE))?;
         let records = Records::of(state);
-        Ok(Self { records, issuing, online, trust, turn: Mutex::new(()) })
+        Ok(Self { records, issuing, online, trust, audit: OnceLock::new(), turn: Mutex::new(()) })
+    }
+
+    /// From now on what changes in the membership is recorded there.
+    pub fn audit_to(&self, audit: Arc<Audit>) {
+        // The first one stays: there is one record of an origin.
+        let _ = self.audit.set(audit);
+    }
+
+    fn record(&self, who: &str, event: &Event) {
+        if let Some(audit) = self.audit.get() {
+            audit.record(who, event);
+        }
     }
 
     fn platform(&self) -> PlatformId {
@@ -147,6 +161,8 @@ impl Membership {
                 let about =
                     about.map(|claimed| format!("{} {}", claimed.request().role, claimed.request().name));
                 tracing::warn!(%error, claims_to_be = about.as_deref(), "a request to join or renew is refused");
+                let about = about.unwrap_or_else(|| "unknown".into());
+                self.record(&about, &Event::JoinRefused(about.clone(), error.to_string()));
                 JoinAnswer::Refused
             }
         }
@@ -175,6 +191,9 @@ impl Membership {
                     self.records.put_token(&token)?;
                 }
                 tracing::info!(%role, %name, labels = %token.labels, "joined");
+                let (who, key) = (format!("{role} {name}"), proved.request().key.id());
+                let note = format!("token {}, key {key}, labels {}", token.key.id(), token.labels);
+                self.record(&who, &Event::Join(who.clone(), note));
                 self.certify(&proved, token.labels, member.as_ref(), now)
             }
             // `judge` renews members only, and joins by a token only.
@@ -265,6 +284,14 @@ impl Membership {
             // After a file that was lost, the time is above any sequence that was used.
             (None, _) => seconds(now),
         };
+        let before: BTreeSet<_> =
+            held.iter().flat_map(|held| held.denials().denied.iter().cloned()).collect();
+        for one in named.iter().filter(|one| !before.contains(one)) {
+            self.record(ORIGIN, &Event::Deny(format!("{} {}", one.role, one.name), String::new()));
+        }
+        for one in before.difference(&denied) {
+            self.record(ORIGIN, &Event::Allow(format!("{} {}", one.role, one.name), String::new()));
+        }
         let payload = Denials { sequence, issued: seconds(now), denied: named }.encode();
         let document = self.online.sign(DocumentKind::Denials, self.platform(), &payload)?;
         self.records.put_denials(&document)?;
