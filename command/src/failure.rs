@@ -88,7 +88,7 @@ impl From<PublishError> for Failure {
                     .next("start the origin with `rootcast relay CONFIG`, or correct `origin` in the publisher's configuration"),
             },
             PublishError::NotGranted { .. } => failure(Exit::Trust).next(
-                "set `channel` in rootcast.toml to one that `rootcast init --grant` named; `rootcast inspect trust.cose` shows it",
+                "`rootcast trust show` says which keys may publish where; set `key` in the publisher's configuration, or `channel` in rootcast.toml, to fit",
             ),
             PublishError::NoKey => failure(Exit::Usage).next(
                 "set `key` in the publisher's configuration, or write the release with --unsigned for others to sign",

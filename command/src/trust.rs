@@ -103,6 +103,9 @@ fn show(chain: &TrustChain, output: &Output) -> Result<(), Failure> {
     }
     output.value(&value);
     let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
+    if newest.trust().version > 1 {
+        line("fingerprint", &chain.fingerprint().to_string());
+    }
     trust_lines(newest.trust(), newest.hash(), &line);
     for pair in older.windows(2) {
         if let [before, after] = pair {

@@ -77,7 +77,9 @@ fn show_trust(
     let mut value = trust_json(&said);
     if let Some(fields) = value.as_object_mut() {
         fields.insert("kind".into(), "trust".into());
-        fields.insert("fingerprint".into(), hash.to_string().into());
+        // Only the first version's hash is what hosts are pinned to.
+        let name = if said.version == 1 { "fingerprint" } else { "hash" };
+        fields.insert(name.into(), hash.to_string().into());
         fields.insert("signed_by".into(), names(keys).into());
         fields.insert("signatures".into(), signatures_json(&signatures));
     }
@@ -108,7 +110,7 @@ pub(crate) fn trust_json(said: &Trust) -> Value {
 
 /// The fields of a trust document, for people.
 pub(crate) fn trust_lines(said: &Trust, hash: TrustHash, line: &dyn Fn(&str, &str)) {
-    line("fingerprint", &hash.to_string());
+    line(if said.version == 1 { "fingerprint" } else { "hash" }, &hash.to_string());
     line("platform", &said.platform.to_string());
     line("version", &said.version.to_string());
     line("issued", &utc(said.issued));
