@@ -50,21 +50,50 @@ async fn ask<A: DeserializeOwned + Serialize>(
     soon(receiver.receive_message(MAX_FRAME)).await.unwrap().expect("an answer")
 }
 
-async fn apply(connection: &Connection, trust: &Trust, signers: &[u8]) -> TrustApplied {
-    ask(connection, &Opening::ApplyTrust(sign_trust(trust, signers).into()), Vec::new()).await
-}
-
 async fn offer(connection: &Connection, (publication, edits): (Publication, Vec<Bytes>)) -> PublishAnswer {
     ask(connection, &Opening::Publish(publication), edits).await
 }
 
-/// Publishes and keeps it in the publisher's own replica.
-async fn publish(connection: &Connection, publisher: &Publisher, draft: &Draft, seed: u8) {
-    let (publication, edits) = draft.signed_by(seed);
-    let answer = offer(connection, (publication.clone(), edits.clone())).await;
-    let update = Update::of_publication(publication, edits);
-    publisher.replica.receive(&update, &Interest::All, Rule::Origin).unwrap();
-    assert_eq!(answer, PublishAnswer::Accepted(publisher.replica.held().unwrap().accepted()));
+async fn apply(connection: &Connection, trust: &Trust, signers: &[u8]) -> TrustApplied {
+    ask(connection, &Opening::ApplyTrust(sign_trust(trust, signers).into()), Vec::new()).await
+}
+
+/// A publisher that is connected to the origin.
+struct Publishing {
+    publisher: Publisher,
+    connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Publishing {
+    async fn at(house: &House, origin: &Running) -> Self {
+        let (_endpoint, connection) = dial(&house.member(Role::Publisher, "ci"), origin).await;
+        Self { publisher: Publisher::new(), connection, _endpoint }
+    }
+
+    /// Publishes under the key of a seed, and keeps it in the publisher's own replica.
+    async fn publish(&self, draft: &Draft, seed: u8) {
+        let (publication, edits) = draft.signed_by(seed);
+        let answer = offer(&self.connection, (publication.clone(), edits.clone())).await;
+        let update = Update::of_publication(publication, edits);
+        self.publisher.replica.receive(&update, &Interest::All, Rule::Origin).unwrap();
+        assert_eq!(answer, PublishAnswer::Accepted(self.publisher.replica.held().unwrap().accepted()));
+    }
+
+    async fn apply(&self, trust: &Trust, signers: &[u8]) -> TrustApplied {
+        apply(&self.connection, trust, signers).await
+    }
+
+    /// Takes a version of trust itself, as a publisher does when it connects.
+    fn takes(&self, trust: &Trust) {
+        self.publisher.replica.trust().offer(&sign_trust(trust, &[1])).unwrap();
+    }
+}
+
+/// Waits until the other end has put this connection out.
+async fn is_put_out(connection: &Connection) {
+    let reason = soon(connection.closed()).await;
+    assert!(matches!(reason, CloseReason::ByPeer { code: Code::REFUSED, .. }), "{reason:?}");
 }
 
 async fn version(trusted: &Arc<Trusted>, version: u64) {
@@ -92,30 +121,30 @@ async fn tuf_key_compromise_a_rotation_reaches_every_member_and_shuts_the_old_ke
     let origin = house.origin().await;
     house.member(Role::Relay, "eu");
     let relay = house.run("eu", &[&origin]).await;
-    let (_publishing, publishing) = dial(&house.member(Role::Publisher, "ci"), &origin).await;
+    let publishing = Publishing::at(&house, &origin).await;
+    let publisher = &publishing.publisher;
     let (host, _connection) = dial(&house.member(Role::Agent, "web-1"), &relay).await;
     let host = Following::start(&host, replica(), &[relay.address], Interest::All);
-    let publisher = Publisher::new();
     let first = publisher.draft(&[("base", "a", Some(b"one\n"))]);
-    publish(&publishing, &publisher, &first, 2).await;
+    publishing.publish(&first, 2).await;
     host.until("release 1", |host| has(host, 1)).await;
 
     // Neither a version that skips, nor one that the root key did not sign, nor a plain relay's word.
     let skips = Trust { version: 3, ..second(&house, 1) };
-    assert!(matches!(apply(&publishing, &skips, &[1]).await, TrustApplied::Refused(_)));
-    assert!(matches!(apply(&publishing, &second(&house, 1), &[2]).await, TrustApplied::Refused(_)));
+    assert!(matches!(publishing.apply(&skips, &[1]).await, TrustApplied::Refused(_)));
+    assert!(matches!(publishing.apply(&second(&house, 1), &[2]).await, TrustApplied::Refused(_)));
     let (_at_relay, at_relay) = dial(&house.member(Role::Publisher, "ci-2"), &relay).await;
     assert_eq!(apply(&at_relay, &second(&house, 1), &[1]).await, TrustApplied::NotOrigin);
-    assert_eq!(apply(&publishing, &second(&house, 1), &[1]).await, TrustApplied::InForce(2));
-    assert_eq!(apply(&publishing, &second(&house, 1), &[1]).await, TrustApplied::InForce(2), "again");
+    assert_eq!(publishing.apply(&second(&house, 1), &[1]).await, TrustApplied::InForce(2));
+    assert_eq!(publishing.apply(&second(&house, 1), &[1]).await, TrustApplied::InForce(2), "again");
     version(host.replica.trust(), 2).await;
 
     // The old key signs nothing any more; what it signed before still runs.
     let next = publisher.draft(&[("base", "a", Some(b"two\n"))]);
-    assert!(matches!(offer(&publishing, next.publication()).await, PublishAnswer::Refused(_)));
+    assert!(matches!(offer(&publishing.connection, next.publication()).await, PublishAnswer::Refused(_)));
     assert!(has(&host.replica, 1) && host.replica.granted().is_none());
-    publisher.replica.trust().offer(&sign_trust(&second(&house, 1), &[1])).unwrap();
-    publish(&publishing, &publisher, &next, 4).await;
+    publishing.takes(&second(&house, 1));
+    publishing.publish(&next, 4).await;
     host.until("release 2", |host| has(host, 2)).await;
 
     // Who comes later takes version 1 by its fingerprint, then version 2, then the release.
@@ -133,10 +162,10 @@ async fn tuf_key_compromise_a_rotation_reaches_every_member_and_shuts_the_old_ke
 async fn tuf_fast_forward_a_host_that_was_driven_up_comes_back_by_a_new_epoch() {
     let house = House::new();
     let origin = house.origin().await;
-    let (_publishing, publishing) = dial(&house.member(Role::Publisher, "ci"), &origin).await;
-    let publisher = Publisher::new();
+    let publishing = Publishing::at(&house, &origin).await;
+    let publisher = &publishing.publisher;
     let first = publisher.draft(&[("base", "a", Some(b"one\n"))]);
-    publish(&publishing, &publisher, &first, 2).await;
+    publishing.publish(&first, 2).await;
     // A thief of key 2 hands the host a release far ahead, by a relay in between.
     let thief = Publisher::new();
     let mut far = thief.draft(&[("base", "a", Some(b"evil\n"))]);
@@ -148,11 +177,11 @@ async fn tuf_fast_forward_a_host_that_was_driven_up_comes_back_by_a_new_epoch() 
     let host = Following::start(&host, driven, &[origin.address], Interest::All);
 
     let trust = second(&house, 2);
-    assert_eq!(apply(&publishing, &trust, &[1]).await, TrustApplied::InForce(2));
-    publisher.replica.trust().offer(&sign_trust(&trust, &[1])).unwrap();
+    assert_eq!(publishing.apply(&trust, &[1]).await, TrustApplied::InForce(2));
+    publishing.takes(&trust);
     let mut next = publisher.draft(&[("base", "a", Some(b"two\n"))]);
     next.release.epoch = 2;
-    publish(&publishing, &publisher, &next, 4).await;
+    publishing.publish(&next, 4).await;
     host.until("release 2 of epoch 2", |host| has(host, 2)).await;
     assert_eq!(host.replica.floors().release.unwrap().rank(), (2, 2));
     // The thief's release is an old epoch's now.
@@ -165,13 +194,13 @@ async fn d_33_heads_come_down_the_tree_and_make_members_fresh() {
     let origin = house.origin().await;
     house.member(Role::Relay, "eu");
     let relay = house.run("eu", &[&origin]).await;
-    let (_publishing, publishing) = dial(&house.member(Role::Publisher, "ci"), &origin).await;
+    let publishing = Publishing::at(&house, &origin).await;
+    let publisher = &publishing.publisher;
     let (host, _connection) = dial(&house.member(Role::Agent, "web-1"), &relay).await;
     let host = Following::start(&host, replica(), &[relay.address], Interest::All);
     assert_eq!(host.replica.freshness(), Freshness::Stale, "no head yet");
-    let publisher = Publisher::new();
     let first = publisher.draft(&[("base", "a", Some(b"one\n"))]);
-    publish(&publishing, &publisher, &first, 2).await;
+    publishing.publish(&first, 2).await;
     let mut head = host.replica.watch_head();
     soon(head.wait_for(Option::is_some)).await.unwrap();
     let head = host.replica.head().unwrap();
@@ -180,7 +209,7 @@ async fn d_33_heads_come_down_the_tree_and_make_members_fresh() {
     assert_eq!(host.replica.floors().head(), head.head().rank());
     // A release soon after brings no head: it would say nothing that matters.
     let next = publisher.draft(&[("base", "a", Some(b"two\n"))]);
-    publish(&publishing, &publisher, &next, 2).await;
+    publishing.publish(&next, 2).await;
     host.until("release 2", |host| has(host, 2)).await;
     assert_eq!(host.replica.head().unwrap().head().sequence, head.head().sequence);
 }
@@ -194,11 +223,9 @@ async fn threat_22_denial_at_the_origin_closes_connections_at_a_relay_below() {
     let (denied, kept) = (house.member(Role::Agent, "web-1"), house.member(Role::Agent, "web-2"));
     let ((out, lost), (_kept, kept)) = (dial(&denied, &relay).await, dial(&kept, &relay).await);
     house.records().deny(&Denied { role: Role::Agent, name: name("web-1") }).unwrap();
-    let reason = soon(lost.closed()).await;
-    assert!(matches!(reason, CloseReason::ByPeer { code: Code::REFUSED, .. }), "{reason:?}");
+    is_put_out(&lost).await;
     let again = soon(out.connect(&relay.address.to_string())).await.unwrap();
-    let reason = soon(again.closed()).await;
-    assert!(matches!(reason, CloseReason::ByPeer { code: Code::REFUSED, .. }), "{reason:?}");
+    is_put_out(&again).await;
     let Report(_) = ask(&kept, &Opening::Status, Vec::new()).await;
     // Also after a restart of the relay, before its parent has told it anything.
     relay.end().await;
@@ -228,12 +255,12 @@ fn objects_of(publisher: &Publisher, name: &str) -> Vec<ObjectId> {
 async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_the_same() {
     let house = House::new();
     let origin = house.origin().await;
-    let (_publishing, publishing) = dial(&house.member(Role::Publisher, "ci"), &origin).await;
-    let publisher = Publisher::new();
+    let publishing = Publishing::at(&house, &origin).await;
+    let publisher = &publishing.publisher;
     let files: Edits<'_> =
         &[("base", "a", Some(b"one\n")), ("role/web", "w", Some(b"web\n")), ("role/db", "d", Some(b"db\n"))];
     let first = publisher.draft(files);
-    publish(&publishing, &publisher, &first, 2).await;
+    publishing.publish(&first, 2).await;
     let (web, asking) = dial(&house.labelled(Role::Agent, "web-1", &["role=web"]), &origin).await;
     let host = Following::start(&web, replica(), &[origin.address], Interest::All);
     host.until("release 1", |host| has(host, 1)).await;
@@ -249,7 +276,7 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
     greedy.until("release 1", |host| has(host, 1)).await;
     assert_eq!(names(&greedy.replica), ["base", "plan", "role/web"]);
 
-    let db = objects_of(&publisher, "role/db");
+    let db = objects_of(publisher, "role/db");
     let sizes = async |bundle_name: &str, objects: &[ObjectId]| -> Vec<Option<u64>> {
         let request = ObjectsRequest {
             channel: channel(),
@@ -264,7 +291,7 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
     assert_eq!(sizes("role/db", &db).await, nothing, "forbidden");
     assert_eq!(sizes("role/none", &db).await, nothing, "absent");
     assert_eq!(sizes("role/web", &db).await, nothing, "never by bare hash");
-    let web = objects_of(&publisher, "role/web");
+    let web = objects_of(publisher, "role/web");
     assert!(sizes("role/web", &web).await.iter().all(Option::is_some));
     // It is counted, and a host sees no other host.
     let (_observing, observing) = dial(&house.member(Role::Publisher, "desk"), &origin).await;
@@ -301,17 +328,17 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
 async fn f_34_a_host_whose_layers_grow_gets_the_new_bundle_with_the_release_it_appears_in() {
     let house = House::new();
     let origin = house.origin().await;
-    let (_publishing, publishing) = dial(&house.member(Role::Publisher, "ci"), &origin).await;
-    let publisher = Publisher::new();
+    let publishing = Publishing::at(&house, &origin).await;
+    let publisher = &publishing.publisher;
     // Without a plan at first: what the next release's says is not known before it is held.
     let first = publisher.draft(&[("base", "a", Some(b"one\n"))]);
-    publish(&publishing, &publisher, &first, 2).await;
+    publishing.publish(&first, 2).await;
     let (web, _connection) = dial(&house.labelled(Role::Agent, "web-1", &["role=web"]), &origin).await;
     let interest = named(&["base", "plan", "role/web"]);
     let mut host = Following::start(&web, replica(), &[origin.address], interest);
     host.until("release 1", |host| has(host, 1)).await;
     let next = publisher.draft(&[("role/web", "w", Some(b"web\n"))]);
-    publish(&publishing, &publisher, &next, 2).await;
+    publishing.publish(&next, 2).await;
     host.until("release 2 with role/web", |host| {
         has(host, 2) && host.held().unwrap().bundles.leaf(&bundle("role/web")).is_some()
     })
