@@ -188,7 +188,7 @@ fn signed() -> (VerifiedTrust, ChannelName, Bytes) {
     let channel = ChannelName::new("main").unwrap();
     let authority = AuthorityHash::from_bytes([9; 32]);
     let founding = Founding { platform: PLATFORM, authority, grant: &channel, issued: 1, expires: 1 << 40 };
-    let (document, fingerprint): (_, TrustHash) = founding.found(keys.path()).unwrap();
+    let (document, fingerprint): (_, TrustHash) = founding.found(keys.path(), None).unwrap();
     let trust = VerifiedTrust::pinned(&document, fingerprint).unwrap();
     let key = Signer::load(&keys.path().join(rootcast_bundler::PUBLISHER_KEY_FILE), PLATFORM).unwrap();
     let leaf = BundleLeaf {

@@ -4,7 +4,7 @@ use rootcast::cose::{DocumentKind, KeySet};
 use rootcast::id::{AuthorityHash, PlatformId, TrustHash};
 use rootcast::path::ChannelName;
 use rootcast::trust::{Grant, GrantLimits, Trust};
-use rootcast_keys::{KeyError, SecretKey};
+use rootcast_keys::{KeyError, Passphrase, SecretKey};
 use std::path::Path;
 
 /// The file of the key that signs trust documents; it belongs offline.
@@ -30,14 +30,23 @@ pub struct Founding<'a> {
 
 impl Founding<'_> {
     /// Makes the keys in `directory`, which exists, and signs trust version 1:
-    /// the document, and the fingerprint to pin it by.
+    /// the document, and the fingerprint to pin it by. Root and publisher key are encrypted where
+    /// there is a passphrase; the online key never is: a daemon opens it.
     ///
     /// # Errors
-    /// When a key file is there already or cannot be written.
-    pub fn found(&self, directory: &Path) -> Result<(Vec<u8>, TrustHash), KeyError> {
+    /// When a key file is there already or cannot be written, or the passphrase is not usable.
+    pub fn found(
+        &self,
+        directory: &Path,
+        passphrase: Option<&dyn Passphrase>,
+    ) -> Result<(Vec<u8>, TrustHash), KeyError> {
         let key = |name: &str| -> Result<SecretKey, KeyError> {
             let key = SecretKey::generate()?;
-            key.save(&directory.join(name))?;
+            let path = directory.join(name);
+            match passphrase.filter(|_| name != HEAD_KEY_FILE) {
+                Some(passphrase) => key.save_encrypted(&path, passphrase)?,
+                None => key.save(&path)?,
+            }
             Ok(key)
         };
         let one = |key: &SecretKey| -> Result<KeySet, KeyError> {

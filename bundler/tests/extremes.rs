@@ -52,7 +52,7 @@ impl Scene {
         let authority = AuthorityHash::from_bytes([9; 32]);
         let founding =
             Founding { platform: PLATFORM, authority, grant: &channel, issued: 1, expires: 1 << 40 };
-        let (document, _) = founding.found(home.path()).unwrap();
+        let (document, _) = founding.found(home.path(), None).unwrap();
         let payload = cose::unverified_payload(DocumentKind::Trust, &document).unwrap();
         let trust = Trusted::in_memory(TrustChain::pinned(&document, TrustHash::of(&payload)).unwrap());
         let replica = |name: &str| {

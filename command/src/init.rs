@@ -3,6 +3,7 @@
 use crate::failure::{Exit, Failure};
 use crate::inspect::utc;
 use crate::output::Output;
+use crate::passphrase::Asking;
 use rootcast::id::{PlatformId, TrustHash};
 use rootcast::join::validity;
 use rootcast::member::{Labels, Role, RoleError};
@@ -10,6 +11,7 @@ use rootcast::path::{ChannelName, MemberName};
 use rootcast_agent::{AgentError, RECIPIENT_FILE, make_decryption_key};
 use rootcast_bundler::config::DEFAULT_CHANNEL;
 use rootcast_bundler::{Founding, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};
+use rootcast_keys::{KeyError, Passphrase};
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
 use rootcast_relay::membership::{ONLINE_KEY_FILE, Records, enrol};
@@ -21,6 +23,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
 /// The directory of all that the origin's machine needs.
 const ORIGIN: &str = "origin";
@@ -48,9 +51,23 @@ pub(crate) struct Arguments {
     /// its labels, as agent:web-1,region=eu,role=web
     #[arg(long = "identity", value_name = "ROLE:NAME")]
     identities: Vec<String>,
+    /// Do not encrypt root.key and publisher.key: for tests, and where nobody can type a passphrase
+    #[arg(long, conflicts_with = "passphrase_file")]
+    unencrypted: bool,
+    #[command(flatten)]
+    asking: Asking,
     /// Make nothing but another issuing certificate, in this directory: the origin's ends after a year
     #[arg(long, value_name = "OUT", conflicts_with_all = ["addresses", "identities"])]
     renew_issuing: Option<PathBuf>,
+}
+
+/// A passphrase that was asked for once.
+struct Given(Zeroizing<String>);
+
+impl Passphrase for Given {
+    fn passphrase(&self, _: &Path, _: bool) -> Result<Zeroizing<String>, KeyError> {
+        Ok(self.0.clone())
+    }
 }
 
 /// How long the first trust document is current.
@@ -75,7 +92,13 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         return Err(Failure::new(Exit::Failure, message).next(next));
     }
     let now = SystemTime::now();
-    let fingerprint = create(directory, &grant, now)?;
+    // Asked for before anything is made, and once for both keys.
+    let passphrase = match arguments.unencrypted {
+        true => None,
+        false => Some(Given(arguments.asking.passphrase(&directory.join(KEYS), true)?)),
+    };
+    let passphrase = passphrase.as_ref().map(|given| given as &dyn Passphrase);
+    let fingerprint = create(directory, &grant, now, passphrase)?;
     configure(directory, arguments, &grant)?;
     let mut added = Vec::new();
     for identity in &wanted {
@@ -142,7 +165,12 @@ fn seconds(time: SystemTime) -> u64 {
 
 /// Makes a platform: keys, authority, origin and publisher. The fingerprint comes last: where it
 /// is, all else is.
-pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> Result<TrustHash, Failure> {
+pub(crate) fn create(
+    directory: &Path,
+    grant: &ChannelName,
+    now: SystemTime,
+    passphrase: Option<&dyn Passphrase>,
+) -> Result<TrustHash, Failure> {
     let (keys, origin) = (directory.join(KEYS), directory.join(ORIGIN));
     if keys.join(ROOT_KEY_FILE).exists() {
         let message =
@@ -169,7 +197,7 @@ pub(crate) fn create(directory: &Path, grant: &ChannelName, now: SystemTime) -> 
         issued: seconds(now),
         expires: seconds(now + TRUST_VALIDITY),
     };
-    let (document, fingerprint) = founding.found(&keys)?;
+    let (document, fingerprint) = founding.found(&keys, passphrase)?;
     // The online key is the origin's, and nobody else's.
     let (made, online) = (keys.join(ONLINE_KEY_FILE), origin.join(ORIGIN_KEYS).join(ONLINE_KEY_FILE));
     fs::rename(&made, &online).map_err(|error| Failure::io(&online, &error))?;

@@ -28,7 +28,7 @@ impl Home {
         let origin = socket.local_addr().unwrap().to_string();
         let home = Self { directory, origin };
         let platform = home.path("platform");
-        run(0, &["init", &platform, "--address", &home.origin, "--listen", &home.origin]);
+        run(0, &["init", &platform, "--address", &home.origin, "--listen", &home.origin, "--unencrypted"]);
         home
     }
 

@@ -20,7 +20,11 @@ fn rootcast(home: &Path, arguments: &[&str]) -> Output {
 /// A platform beside a directory of configuration, and a publisher's file.
 fn platform() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
-    assert!(rootcast(home.path(), &["init", "platform", "--address", "localhost:7400"]).status.success());
+    assert!(
+        rootcast(home.path(), &["init", "platform", "--address", "localhost:7400", "--unencrypted"])
+            .status
+            .success()
+    );
     let publish = "identity = 'platform/publisher'\nkey = 'platform/keys/publisher.key'\n\
                    state = 'publisher'\norigin = ['127.0.0.1:1']\n";
     fs::write(home.path().join("publish.toml"), publish).unwrap();

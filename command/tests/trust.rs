@@ -206,3 +206,24 @@ fn d_43_keys_are_replaced_while_the_platform_runs() {
     let shown = run(0, &["trust", "show", "--identity", &platform.config]).0;
     assert_eq!(shown[0]["versions"].as_array().unwrap().len(), 4);
 }
+
+#[test]
+fn init_encrypts_the_keys_that_people_hold() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let (platform, pass) = (path("platform"), path("pass"));
+    fs::write(&pass, "correct horse\n").unwrap();
+    fs::set_permissions(&pass, fs::Permissions::from_mode(0o600)).unwrap();
+    run(0, &["init", &platform, "--address", "localhost:7400", "--passphrase-file", &pass]);
+    for name in ["keys/root.key", "keys/publisher.key"] {
+        let key = fs::read(format!("{platform}/{name}")).unwrap();
+        assert!(key.starts_with(b"age-encryption.org/"), "{name}");
+        // With its passphrase it comes out again, and with no other.
+        let out = path(name.rsplit('/').next().unwrap());
+        run(0, &["key", "export", &format!("{platform}/{name}"), "--out", &out, "--passphrase-file", &pass]);
+        assert!(fs::read(&out).unwrap().starts_with(b"-----BEGIN PRIVATE KEY"));
+    }
+    // A daemon opens this one, and nobody is there to type.
+    let online = fs::read(format!("{platform}/origin/keys/head.key")).unwrap();
+    assert!(online.starts_with(b"-----BEGIN PRIVATE KEY"));
+}

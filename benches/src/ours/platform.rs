@@ -48,7 +48,7 @@ impl Platform {
             issued: seconds(now),
             expires: seconds(now + VALIDITY),
         };
-        let (trust, fingerprint) = founding.found(&keys)?;
+        let (trust, fingerprint) = founding.found(&keys, None)?;
         let fingerprint = format!("{fingerprint}\n");
         Ok(Self { directory: directory.to_owned(), channel, issuing, trust, fingerprint })
     }

@@ -130,7 +130,7 @@ impl Home<'_> {
             let authority = AuthorityHash::from_bytes([9; 32]);
             let founding =
                 Founding { platform: PLATFORM, authority, grant: &channel, issued: 1, expires: 1 << 40 };
-            let (document, _) = founding.found(self.0).map_err(ScaleError::core)?;
+            let (document, _) = founding.found(self.0, None).map_err(ScaleError::core)?;
             std::fs::write(&path, document).map_err(|source| ScaleError::io(&path, source))?;
         }
         let document = std::fs::read(&path).map_err(|source| ScaleError::io(&path, source))?;

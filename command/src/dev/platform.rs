@@ -60,7 +60,7 @@ impl Platform {
         let directory = fs::canonicalize(directory).map_err(|error| Failure::io(directory, &error))?;
         let platform = Self { directory, channel: channel.clone() };
         if !platform.home().join(rootcast_replica::FINGERPRINT_FILE).exists() {
-            init::create(&platform.home(), channel, SystemTime::now())?;
+            init::create(&platform.home(), channel, SystemTime::now(), None)?;
         }
         Ok(platform)
     }

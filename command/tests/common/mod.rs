@@ -240,7 +240,7 @@ impl Deployment {
             .concat()
             .into_iter()
             .flat_map(|name| ["--identity", name]);
-        let init = ["init", &platform, "--address", "localhost:7400", "--grant", channel];
+        let init = ["init", &platform, "--address", "localhost:7400", "--grant", channel, "--unencrypted"];
         let (told, _) = run(0, &init.into_iter().chain(identities).collect::<Vec<_>>());
         let said = told[0].clone();
         (made, said)

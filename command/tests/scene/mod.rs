@@ -87,7 +87,8 @@ impl Scene {
     pub fn new() -> Self {
         let scene = Self { home: tempfile::tempdir().unwrap() };
         let platform = scene.path("platform");
-        let arguments = ["init", &platform, "--address", "localhost:7400", "--grant", "prod"];
+        let arguments =
+            ["init", &platform, "--address", "localhost:7400", "--grant", "prod", "--unencrypted"];
         run(0, &[&arguments[..], &["--identity", "relay:eu", "--identity", "agent:web-1,role=web"]].concat());
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/sample"), &scene.source());
         scene
