@@ -74,6 +74,7 @@ pub struct VerifiedHead {
     head: Head,
     document: Bytes,
     payload: Bytes,
+    trust_version: u64,
 }
 
 impl VerifiedTrust {
@@ -89,7 +90,8 @@ impl VerifiedTrust {
         if head.epoch != grant.epoch {
             return Err(VerifyError::Epoch { got: head.epoch, want: grant.epoch });
         }
-        Ok(VerifiedHead { head, document: document.clone(), payload })
+        let trust_version = self.trust().version;
+        Ok(VerifiedHead { head, document: document.clone(), payload, trust_version })
     }
 }
 
@@ -101,6 +103,10 @@ impl VerifiedHead {
     /// The document, exactly as it was signed.
     pub fn document(&self) -> &Bytes {
         &self.document
+    }
+    /// The version of trust that it verified under.
+    pub fn trust_version(&self) -> u64 {
+        self.trust_version
     }
 }
 

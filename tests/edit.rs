@@ -6,9 +6,10 @@ use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use rootcast::chunking;
+use rootcast::codec;
 use rootcast::edit::{Declared, EditError, Policy, apply, encode, summary};
-use rootcast::entry::{Content, Entry};
-use rootcast::id::NodeId;
+use rootcast::entry::{ChunkList, Content, Entry};
+use rootcast::id::{BlobId, NodeId};
 use rootcast::limits::MAX_BLOB;
 use rootcast::object::{ObjectMap, Overlay};
 use rootcast::path::{ConfigPath, LinkTarget};
@@ -373,4 +374,31 @@ fn one_word_changed_in_many_files_costs_its_places() {
     let edit = round_trip(&files("v2026-10-01"), &files("v2026-11-21"));
     assert!(edit.len() < 400 * 3, "{} bytes for 400 files", edit.len());
     assert_eq!(summary(&edit).unwrap().replaced, 400);
+}
+
+#[test]
+fn threat_13_chunk_lists_and_totals_that_do_not_add_up() {
+    let id = BlobId::of(b"x");
+    let list = |sizes: &[u64]| codec::encode(&sizes.iter().map(|size| (id, *size)).collect::<Vec<_>>());
+    assert!(ChunkList::decode(&list(&[1 << 20, 5]), (1 << 20) + 5).is_ok());
+    for (sizes, size) in [
+        (&[1u64 << 20, 5][..], 1 << 20),
+        (&[0, 5], 5),
+        (&[(1 << 20) + 1], (1 << 20) + 1),
+        (&[u64::MAX, 2], 1),
+    ] {
+        assert!(ChunkList::decode(&list(sizes), size).is_err(), "{sizes:?}");
+    }
+    let declared = Declared { root: empty_root(), totals: Totals::default(), policy: Policy::ANY };
+    let over = |edit: &[u8]| apply(&ObjectMap::new(), empty_root(), edit, &declared, &mut ObjectMap::new());
+    over(&[1, 0, 0]).unwrap();
+    let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    for form in [1, 2] {
+        assert!(matches!(over(&[&[form][..], &huge, &huge].concat()), Err(EditError::TooLarge { .. })));
+        assert!(matches!(over(&[&[form, 0][..], &huge, &huge].concat()), Err(EditError::TooLarge { .. })));
+    }
+    let one = Declared { totals: Totals { files: 1, bytes: 0 }, ..declared };
+    let no_frame = [2, 1, 1, 5, 0, 0, 0, 0, 0];
+    let refused = apply(&ObjectMap::new(), empty_root(), &no_frame, &one, &mut ObjectMap::new());
+    assert!(matches!(refused, Err(EditError::Frame(_))), "{refused:?}");
 }

@@ -13,7 +13,7 @@ use rootcast::denials::{Denials, VerifiedDenials};
 use rootcast::head::Freshness;
 use rootcast::join::JoinAnswer;
 use rootcast::limits::{
-    DENIED_LOOK, MAX_CHILDREN, MAX_JOINS, MAX_JOINS_FORWARDED, MAX_JOINS_JUDGED, SHUTDOWN_WAIT,
+    DENIED_LOOK, MAX_CHILDREN, MAX_DOCUMENT, MAX_JOINS, MAX_JOINS_FORWARDED, MAX_JOINS_JUDGED, SHUTDOWN_WAIT,
 };
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
@@ -24,9 +24,11 @@ use rootcast_replica::{Follow, FollowEvent, Member, Replica, ReplicaError, Tendi
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Arrival, Code, Connection, Endpoint, Handshake, Identity};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::Future;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -172,7 +174,7 @@ pub async fn run(
         interest: watch::Sender::new(Interest::All),
         events,
     });
-    if let (false, Ok(document)) = (shared.is_origin, std::fs::read(&shared.denials_path)) {
+    if let (false, Ok(document)) = (shared.is_origin, read_document(&shared.denials_path)) {
         shared.take_denials(&document.into());
     }
     let mut tasks = JoinSet::new();
@@ -286,6 +288,13 @@ fn audit(config: &RelayConfig, member: &Member) -> Result<Audit, RelayError> {
     audit.record(ORIGIN, &Event::Start(trust.trust().version, trust.hash().to_string()));
     tracing::info!(newest = %audit.newest(), "the audit record; note this hash elsewhere");
     Ok(audit)
+}
+
+/// A small signed document of our own state.
+fn read_document(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_DOCUMENT).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What it takes to follow the parents in one channel. A relay carries all its bundles.

@@ -48,7 +48,12 @@ impl Statuses {
     }
 
     pub(crate) fn set_own(&self, rows: Vec<HostStatus>) {
-        self.change(|known| known.own = rows);
+        let known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        // Every question for status brings them; what all wait for is a change.
+        if known.own != rows {
+            drop(known);
+            self.change(|known| known.own = rows);
+        }
     }
 
     /// Takes a child's report over its subscription to one channel.

@@ -106,6 +106,20 @@ fn has(replica: &Replica, number: u64) -> bool {
     replica.held().is_some_and(|held| held.accepted().number == number)
 }
 
+/// An origin, and a relay below it.
+async fn tree(house: &House) -> (Running, Running) {
+    let origin = house.origin().await;
+    house.member(Role::Relay, "eu");
+    let relay = house.run("eu", &[&origin]).await;
+    (origin, relay)
+}
+
+/// A host that follows a relay.
+fn host_below(house: &House, name: &str, relay: &Running) -> Following {
+    let endpoint = Endpoint::dial_only(&house.member(Role::Agent, name)).unwrap();
+    Following::start(&endpoint, replica(), &[relay.address], Interest::All)
+}
+
 /// Version 2 of a house: key 4 publishes instead of key 2, in another epoch if wanted.
 fn second(house: &House, epoch: u64) -> Trust {
     let mut trust = house.trust.trust().clone();
@@ -118,13 +132,10 @@ fn second(house: &House, epoch: u64) -> Trust {
 #[tokio::test]
 async fn tuf_key_compromise_a_rotation_reaches_every_member_and_shuts_the_old_key_out() {
     let house = House::new();
-    let origin = house.origin().await;
-    house.member(Role::Relay, "eu");
-    let relay = house.run("eu", &[&origin]).await;
+    let (origin, relay) = tree(&house).await;
     let publishing = Publishing::at(&house, &origin).await;
     let publisher = &publishing.publisher;
-    let (host, _connection) = dial(&house.member(Role::Agent, "web-1"), &relay).await;
-    let host = Following::start(&host, replica(), &[relay.address], Interest::All);
+    let host = host_below(&house, "web-1", &relay);
     let first = publisher.draft(&[("base", "a", Some(b"one\n"))]);
     publishing.publish(&first, 2).await;
     host.until("release 1", |host| has(host, 1)).await;
@@ -148,8 +159,7 @@ async fn tuf_key_compromise_a_rotation_reaches_every_member_and_shuts_the_old_ke
     host.until("release 2", |host| has(host, 2)).await;
 
     // Who comes later takes version 1 by its fingerprint, then version 2, then the release.
-    let (late, _connection) = dial(&house.member(Role::Agent, "web-2"), &relay).await;
-    let late = Following::start(&late, replica(), &[relay.address], Interest::All);
+    let late = host_below(&house, "web-2", &relay);
     late.until("release 2", |late| has(late, 2)).await;
     assert_eq!(late.replica.trust().version(), 2);
     // And the relay knows it after a restart, from its own disk.
@@ -191,13 +201,10 @@ async fn tuf_fast_forward_a_host_that_was_driven_up_comes_back_by_a_new_epoch() 
 #[tokio::test]
 async fn d_33_heads_come_down_the_tree_and_make_members_fresh() {
     let house = House::new();
-    let origin = house.origin().await;
-    house.member(Role::Relay, "eu");
-    let relay = house.run("eu", &[&origin]).await;
+    let (origin, relay) = tree(&house).await;
     let publishing = Publishing::at(&house, &origin).await;
     let publisher = &publishing.publisher;
-    let (host, _connection) = dial(&house.member(Role::Agent, "web-1"), &relay).await;
-    let host = Following::start(&host, replica(), &[relay.address], Interest::All);
+    let host = host_below(&house, "web-1", &relay);
     assert_eq!(host.replica.freshness(), Freshness::Stale, "no head yet");
     let first = publisher.draft(&[("base", "a", Some(b"one\n"))]);
     publishing.publish(&first, 2).await;
@@ -217,9 +224,7 @@ async fn d_33_heads_come_down_the_tree_and_make_members_fresh() {
 #[tokio::test]
 async fn threat_22_denial_at_the_origin_closes_connections_at_a_relay_below() {
     let house = House::new();
-    let origin = house.origin().await;
-    house.member(Role::Relay, "eu");
-    let relay = house.run("eu", &[&origin]).await;
+    let (origin, relay) = tree(&house).await;
     let (denied, kept) = (house.member(Role::Agent, "web-1"), house.member(Role::Agent, "web-2"));
     let ((out, lost), (_kept, kept)) = (dial(&denied, &relay).await, dial(&kept, &relay).await);
     house.records().deny(&Denied { role: Role::Agent, name: name("web-1") }).unwrap();

@@ -66,9 +66,6 @@ pub struct Held {
     pub siblings: Vec<ProofHash>,
     /// The version of trust that it was last judged by.
     judged_by: u64,
-    /// Whether that version lets its keys publish: what was accepted stays, and
-    /// only what is granted is served to others.
-    granted: bool,
 }
 
 impl Held {
@@ -82,15 +79,14 @@ impl Held {
         channel: &ChannelName,
     ) -> Result<Self, ReplicaError> {
         let bundles = record.verify(trust, channel)?;
-        let newest = trust.newest();
-        let granted = newest.release(channel, &record.document).is_ok();
-        let siblings = record.siblings.clone();
-        Ok(Self { bundles, siblings, judged_by: newest.trust().version, granted })
+        let (siblings, judged_by) = (record.siblings.clone(), trust.newest().trust().version);
+        Ok(Self { bundles, siblings, judged_by })
     }
 
-    /// Whether the trust that it was last judged by lets its keys publish.
+    /// Whether the trust that it was last judged by lets its keys publish: what was
+    /// accepted stays, and only what is granted is served to others.
     pub fn is_granted(&self) -> bool {
-        self.granted
+        self.bundles.release().trust_version() == self.judged_by
     }
 
     /// Its number and hash.
@@ -234,7 +230,7 @@ impl Replica {
         let held = self.held()?;
         let chain = self.trust.chain();
         if held.judged_by == chain.newest().trust().version {
-            return held.granted.then_some(held);
+            return held.is_granted().then_some(held);
         }
         let record = ReleaseRecord::new(&held.bundles, &held.siblings);
         let judged = Arc::new(Held::of_record(&record, &chain, &self.channel).ok()?);
@@ -245,7 +241,7 @@ impl Replica {
             }
             false // nothing that anyone waits for
         });
-        judged.granted.then_some(judged)
+        judged.is_granted().then_some(judged)
     }
     /// Changes when a newer release is held.
     pub fn watch_held(&self) -> watch::Receiver<Option<Arc<Held>>> {

@@ -96,10 +96,9 @@ impl Replica {
         if self.keep_log {
             self.inherit_snapshots(&bundles, update, held.as_deref());
         }
-        let granted = rule != Rule::Base || trust.release(&self.channel, &update.head.release).is_ok();
         let siblings = update.head.siblings.clone();
         let judged_by = trust.trust().version;
-        let now = Arc::new(Held { bundles: bundles.clone(), siblings, judged_by, granted });
+        let now = Arc::new(Held { bundles: bundles.clone(), siblings, judged_by });
         self.held.send_replace(Some(now.clone()));
         if rule == Rule::Origin {
             self.offer_fresh(&bundles, update, verdict, held);
@@ -247,7 +246,7 @@ impl Replica {
             .filter_map(|(listed, run)| run.map(|run| (listed.leaf.name.clone(), run.last.clone())))
             .collect();
         let judged_by = bundles.release().trust_version();
-        let held = Held { bundles: bundles.clone(), siblings: Vec::new(), judged_by, granted: true };
+        let held = Held { bundles: bundles.clone(), siblings: Vec::new(), judged_by };
         self.fresh.send_replace(Some(Arc::new(Fresh { held: Arc::new(held), before, edits })));
     }
 

@@ -1,6 +1,7 @@
 //! The platform's trust as this process has verified it: every version, on
 //! disk and in memory, and never fewer than before.
 
+use crate::durable::{self, PUBLIC};
 use crate::member::{FINGERPRINT_FILE, MemberError, TRUST_FILE, read};
 use crate::session::answered;
 use crate::{Replica, ReplicaError};
@@ -11,8 +12,6 @@ use rootcast::limits::{ANSWER_WAIT, MAX_FRAME, MAX_TRUST_ANSWER};
 use rootcast::protocol::{Opening, TrustAnswer};
 use rootcast::trust::{TrustChain, TrustError, VerifiedTrust};
 use rootcast_transport::Connection;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -106,7 +105,8 @@ impl Trusted {
         let version = chain.newest().trust().version;
         if let Some(directory) = &self.directory {
             let path = file(directory, version);
-            write_durably(directory, &path, document)
+            std::fs::create_dir_all(directory)
+                .and_then(|()| durable::replace(&path, document, PUBLIC))
                 .map_err(|source| ReplicaError::KeepTrust { path, source })?;
         }
         tracing::info!(version, "a new version of the trust document is in force");
@@ -170,17 +170,6 @@ impl Replica {
 
 fn file(directory: &Path, version: u64) -> PathBuf {
     directory.join(format!("{version}.cose"))
-}
-
-/// Writes a file of `directory` so that it is there whole after any crash, or not at all.
-fn write_durably(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    File::open(directory)?.sync_all()
 }
 
 impl From<TrustError> for ReplicaError {

@@ -366,23 +366,6 @@ async fn tuf_extraneous_dependencies_what_was_not_asked_for_or_left_out_is_refus
 }
 
 #[tokio::test]
-async fn tuf_malicious_mirrors_a_parent_that_hides_the_plan_is_made_up_for_by_the_next() {
-    let publisher = Publisher::new();
-    history(&publisher);
-    let (asked, child) = (named(&["base", "plan"]), replica());
-    let hiding = update_of(&publisher.replica, &named(&["base"]), &nowhere()).await.unwrap();
-    child.receive(&hiding, &asked, Rule::Follow).unwrap();
-    assert!(!child.standing(&asked).whole.contains(&bundle("plan")), "it does not claim to have it");
-    let rest = update_of(&publisher.replica, &asked, &child.standing(&asked)).await.unwrap();
-    child.receive(&rest, &asked, Rule::Follow).unwrap();
-    let whole = state(&child);
-    assert_eq!(whole.2.len(), 2);
-    // The same release again, with less: what is held stays.
-    let _ = child.receive(&hiding, &asked, Rule::Follow);
-    assert_eq!(state(&child), whole, "a parent cannot take away what is held");
-}
-
-#[tokio::test]
 async fn an_interest_may_change_with_every_release() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);

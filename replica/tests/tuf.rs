@@ -120,3 +120,20 @@ fn tuf_rollback_an_older_release_is_refused_after_a_restart_too() {
     }
     replica.receive(&drafts[4].update(), &Interest::All, Rule::Follow).unwrap();
 }
+
+#[tokio::test]
+async fn tuf_malicious_mirrors_a_parent_that_hides_the_plan_is_made_up_for_by_the_next() {
+    let publisher = Publisher::new();
+    history(&publisher);
+    let (asked, child) = (named(&["base", "plan"]), replica());
+    let hiding = update_of(&publisher.replica, &named(&["base"]), &nowhere()).await.unwrap();
+    child.receive(&hiding, &asked, Rule::Follow).unwrap();
+    assert!(!child.standing(&asked).whole.contains(&bundle("plan")), "it does not claim to have it");
+    let rest = update_of(&publisher.replica, &asked, &child.standing(&asked)).await.unwrap();
+    child.receive(&rest, &asked, Rule::Follow).unwrap();
+    let whole = state(&child);
+    assert_eq!(whole.2.len(), 2);
+    // The same release again, with less: what is held stays.
+    let _ = child.receive(&hiding, &asked, Rule::Follow);
+    assert_eq!(state(&child), whole, "a parent cannot take away what is held");
+}

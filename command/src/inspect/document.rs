@@ -87,9 +87,14 @@ fn show_trust(
     let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
     output.line("trust document");
     trust_lines(&said, hash, &line);
-    line("signed by", &names(keys).join(", "));
-    line("signatures", &signatures_text(&signatures));
+    signed_lines(keys, &signatures, &line);
     Ok(signatures)
+}
+
+/// Who signed, and whether that holds.
+fn signed_lines(keys: &[KeyId], signatures: &Signatures, line: &dyn Fn(&str, &str)) {
+    line("signed by", &names(keys).join(", "));
+    line("signatures", &signatures_text(signatures));
 }
 
 /// The fields of a trust document, for programs.
@@ -158,8 +163,7 @@ fn show_release(
     output.line("release");
     release_lines(&release, ReleaseHash::of(&payload), output);
     let line = |name: &str, text: &str| output.line(format!("{name:12} {text}"));
-    line("signed by", &names(keys).join(", "));
-    line("signatures", &signatures_text(&signatures));
+    signed_lines(keys, &signatures, &line);
     Ok(signatures)
 }
 
@@ -186,8 +190,7 @@ fn show_head(
     line("release", &format!("{} {}", head.release.number, head.release.hash));
     line("issued", &utc(head.issued));
     line("expires", &utc(head.expires));
-    line("signed by", &names(keys).join(", "));
-    line("signatures", &signatures_text(&signatures));
+    signed_lines(keys, &signatures, &line);
     Ok(signatures)
 }
 
