@@ -78,6 +78,8 @@ struct Flying {
     to: SocketAddr,
     ecn: Option<u8>,
     bytes: Vec<u8>,
+    /// Whether it has come through the receiver's own link.
+    through: bool,
 }
 
 #[derive(Debug)]
@@ -278,13 +280,15 @@ impl Network {
         {
             let mut state = open(&self.state);
             while state.flying.peek().is_some_and(|flying| flying.due.0.0 <= now) {
-                let Some(Flying { from, source, to, ecn, bytes, .. }) = state.flying.pop() else { break };
-                let Some(seat) = state.seats.get(&to).cloned() else { continue };
+                let Some(flying) = state.flying.pop() else { break };
+                let Some(seat) = state.seats.get(&flying.to).cloned() else { continue };
                 // What was cut while it flew does not arrive.
                 let group = |node: usize| state.nodes.get(node).map(|node| node.group);
-                if group(from) != group(seat.node) {
+                if group(flying.from) != group(seat.node) {
                     continue;
                 }
+                let Some(flying) = state.through(flying, seat.node) else { continue };
+                let Flying { from, source, ecn, bytes, .. } = flying;
                 state.delivered += 1;
                 let at = now.duration_since(self.begun).as_millis() as u64;
                 for part in [at, from as u64, seat.node as u64, bytes.len() as u64] {
@@ -324,10 +328,8 @@ impl Network {
         let up_rate = if waits { from_link.rate.min(to_link.rate) } else { from_link.rate };
         let Some(sender) = state.nodes.get_mut(node) else { return };
         let Some(left) = pass(&mut sender.up_busy, now, size, up_rate, waits) else { return };
-        let Some(receiver) = state.nodes.get_mut(to) else { return };
         let way = delay(from_place, to_place) + from_link.extra + to_link.extra;
-        let reached = left + way.mul_f64(1.0 + 0.02 * state.random.fraction());
-        let Some(mut due) = pass(&mut receiver.down_busy, reached, size, to_link.rate, false) else { return };
+        let mut due = left + way.mul_f64(1.0 + 0.02 * state.random.fraction());
         if state.random.chance(from_link.reordered.max(to_link.reordered)) {
             due += state.random.between(Duration::from_millis(1), Duration::from_millis(30));
         } else {
@@ -339,10 +341,33 @@ impl Network {
         let sooner = state.flying.peek().is_none_or(|flying| due < flying.due.0.0);
         let due = std::cmp::Reverse((due, state.sequence));
         let ecn = transmit.ecn.map(|ecn| ecn as u8);
-        state.flying.push(Flying { due, from: node, source, to: transmit.destination, ecn, bytes });
+        let to = transmit.destination;
+        state.flying.push(Flying { due, from: node, source, to, ecn, bytes, through: false });
         if sooner {
             self.sooner.notify_one();
         }
+    }
+}
+
+impl State {
+    /// Lets a datagram that has arrived through the receiver's own link, where it may
+    /// wait; `None`: it has to, or is lost.
+    fn through(&mut self, flying: Flying, node: usize) -> Option<Flying> {
+        let (std::cmp::Reverse((arrived, _)), size) = (flying.due, flying.bytes.len() as u64);
+        if flying.through {
+            return Some(flying);
+        }
+        let receiver = self.nodes.get_mut(node)?;
+        let rate = receiver.link.rate;
+        let due = pass(&mut receiver.down_busy, arrived, size, rate, false)?;
+        // What takes less than the clock can tell is there at once.
+        if due.duration_since(arrived) < Duration::from_millis(1) {
+            return Some(flying);
+        }
+        self.sequence += 1;
+        let due = std::cmp::Reverse((due, self.sequence));
+        self.flying.push(Flying { due, through: true, ..flying });
+        None
     }
 }
 

@@ -96,7 +96,11 @@ pub struct Outcome {
 /// When it cannot be set up.
 pub fn run(setup: &Setup) -> Result<Outcome, SimError> {
     let wall = std::time::Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // In which order those wake that wait for one thing, the runtime draws.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&setup.seed.to_be_bytes()));
+    let runtime = builder.enable_time().start_paused(true).build()?;
     let outcome = runtime.block_on(run_all(setup))?;
     drop(runtime);
     Ok(Outcome { wall: wall.elapsed(), ..outcome })

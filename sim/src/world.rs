@@ -10,13 +10,18 @@ use crate::network::{Network, Place};
 use crate::platform::{Platform, channel};
 use crate::random::Random;
 use crate::trace::Trace;
+use rootcast::limits::MAX_RECORD;
 use rootcast::member::Role;
+use rootcast::object::ObjectSource;
+use rootcast::tree::{Tree, TreeError};
+use rootcast::verify::ReleaseRecord;
 use rootcast_agent::{AgentConfig, AgentEvent};
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{PUBLISHER_KEY_FILE, PublishConfig, Publisher};
 use rootcast_keys::NoPassphrase;
 use rootcast_relay::{RelayConfig, RelayEvent};
-use rootcast_replica::{FollowEvent, Machine};
+use rootcast_replica::{FollowEvent, Held, Machine, Trusted};
+use rootcast_store::{DiskStore, Store};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -365,27 +370,44 @@ impl World {
         Ok((ticks, published))
     }
 
-    /// Opens each store that nothing runs on, re-hashes it, and notes damage.
+    /// Opens each store that nothing runs on, and reads all of the release that it holds.
     pub fn check_stores(&self) {
         for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.stop.is_none()) {
             let Some(path) = self.store(index).filter(|path| path.is_dir()) else { continue };
-            let looked = rootcast_store::DiskStore::open_read_only(&path)
-                .and_then(|store| rootcast_store::Store::verify(&store, &mut |_, _| {}));
-            match looked {
-                Ok(damage) if damage.is_empty() => {}
-                Ok(damage) => {
-                    self.checks.violated(
-                        Rule::Whole,
-                        format!("{}: {} records are damaged", node.name, damage.len()),
-                    );
-                }
-                Err(error) => {
-                    let error = self.trace.plain(&error.to_string());
-                    self.checks.violated(Rule::Whole, format!("{}: {error}", node.name));
-                }
+            if let Err(error) = read_held(&path, &node.identity) {
+                let error = self.trace.plain(&error);
+                self.checks.violated(Rule::Whole, format!("{}: {error}", node.name));
             }
         }
     }
+}
+
+/// Reads every object of the newest release of a store. What only older releases have may be damaged still.
+fn read_held(path: &Path, identity: &Path) -> Result<(), String> {
+    let store = DiskStore::open_read_only(path).map_err(|error| error.to_string())?;
+    let chain = Trusted::pinned(identity).map_err(|error| error.to_string())?;
+    let Some(record) = store.release(store.floors().number()).map_err(|error| error.to_string())? else {
+        return if store.floors().number() == 0 { Ok(()) } else { Err("the newest record is lost".into()) };
+    };
+    let record: ReleaseRecord =
+        rootcast::codec::decode(&record, MAX_RECORD).map_err(|error| error.to_string())?;
+    let channel = channel().map_err(|error| error.to_string())?;
+    let held = Held::of_record(&record, &chain, &channel).map_err(|error| error.to_string())?;
+    let source: &dyn ObjectSource = &store;
+    for leaf in held.bundles.leaves().values() {
+        let mut lost = 0;
+        let walked = Tree::open(source, leaf.root).and_then(|tree| {
+            tree.objects::<TreeError>(&mut |id| {
+                lost += usize::from(source.read(&id).is_err());
+                Ok(true)
+            })
+        });
+        walked.map_err(|error| format!("bundle {}: {error}", leaf.name))?;
+        if lost > 0 {
+            return Err(format!("bundle {}: {lost} objects are damaged", leaf.name));
+        }
+    }
+    Ok(())
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

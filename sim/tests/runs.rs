@@ -28,6 +28,8 @@ fn sabotaged(sabotage: Sabotage) -> BTreeSet<Rule> {
     broken(&run(&Setup { sabotage: Some(sabotage), ..SMALL }).unwrap())
 }
 
+/// Without the flag (.cargo/config.toml) tokio draws the order in which those wake that wait for one thing.
+#[cfg(tokio_unstable)]
 #[test]
 fn the_same_seed_gives_the_same_trace_to_the_datagram() {
     let (one, two) = (run(&SMALL).unwrap(), run(&SMALL).unwrap());
