@@ -174,7 +174,7 @@ impl Checks {
         let now = Instant::now();
         let well = |node: usize| {
             let until = self.known().troubled.get(&node).copied();
-            until.unwrap_or(self.begun) + WELL <= now
+            until.is_none_or(|until| until + WELL <= now)
         };
         if let Some(home) = home.filter(|home| *home != self.origin && well(*home) && well(node)) {
             self.violated(

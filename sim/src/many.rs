@@ -52,7 +52,7 @@ impl fmt::Display for Totals {
 /// The command that runs a setup again.
 pub fn command(setup: &Setup) -> String {
     format!(
-        "cargo run -p rootcast-sim -- --seed {} --hosts {} --relays {} --hours {} --every {}",
+        "cargo sim --seed {} --hosts {} --relays {} --hours {} --every {}",
         setup.seed,
         setup.size.hosts,
         setup.size.relays,

@@ -325,9 +325,12 @@ impl Network {
         if from_group != to_group || state.random.chance(loss) {
             return;
         }
-        let up_rate = if waits { from_link.rate.min(to_link.rate) } else { from_link.rate };
         let Some(sender) = state.nodes.get_mut(node) else { return };
-        let Some(left) = pass(&mut sender.up_busy, now, size, up_rate, waits) else { return };
+        let Some(left) = pass(&mut sender.up_busy, now, size, from_link.rate, waits) else { return };
+        if waits {
+            // As one does who sends to the next only when this one has answered.
+            sender.up_busy += to_link.extra * 2;
+        }
         let way = delay(from_place, to_place) + from_link.extra + to_link.extra;
         let mut due = left + way.mul_f64(1.0 + 0.02 * state.random.fraction());
         if state.random.chance(from_link.reordered.max(to_link.reordered)) {

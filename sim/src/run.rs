@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub enum Sabotage {
     /// A store's.
     Store(Planted),
+    /// Hosts that show what nobody verified.
+    ShowsUnverified,
     /// A push loop that waits for the slowest child.
     WaitsForSlowest,
     /// A cut that is never healed.
@@ -193,6 +195,7 @@ fn plant(world: &mut World, sabotage: Option<Sabotage>) {
                 }
             }
         }
+        Some(Sabotage::ShowsUnverified) => world.spoils = true,
         Some(Sabotage::WaitsForSlowest) => world.network.plant_waiting_for_slowest(),
         Some(Sabotage::BypassesRelays) => {
             let hosts = world.of(Kind::Agent);

@@ -87,6 +87,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// Told when a machine has crashed.
     pub crashed: Arc<Notify>,
+    /// Planted: hosts show what nobody verified.
+    pub spoils: bool,
     keys: PathBuf,
     directory: TempDir,
 }
@@ -175,7 +177,7 @@ impl World {
             nodes.push(Node { name, kind, place, parents, machine, identity, home, stop: None });
         }
         let keys = platform.keys();
-        Ok(Self { network, checks, trace, nodes, crashed, keys, directory })
+        Ok(Self { network, checks, trace, nodes, crashed, spoils: false, keys, directory })
     }
 
     /// Indices of the nodes of a kind.
@@ -249,10 +251,18 @@ impl World {
                     relays: Self::addresses(&node.parents),
                     channel: "main".into(),
                 };
-                let home = node.parents.first().copied();
+                let home = node.parents.iter().copied().find(|parent| *parent != ORIGIN);
+                let spoiled = self.spoils.then(|| node.home.join("live/current/always"));
                 node.machine.tasks.spawn(async move {
                     while !*stopped.borrow() {
-                        let events = agent_events(index, home, name.clone(), trace.clone(), checks.clone());
+                        let events = agent_events(
+                            index,
+                            home,
+                            name.clone(),
+                            trace.clone(),
+                            checks.clone(),
+                            spoiled.clone(),
+                        );
                         let shutdown = until(stopped.clone());
                         let outcome =
                             rootcast_agent::run_on(machine.clone(), config.clone(), events, shutdown);
@@ -451,6 +461,7 @@ fn agent_events(
     name: String,
     trace: Arc<Trace>,
     checks: Arc<Checks>,
+    spoiled: Option<PathBuf>,
 ) -> Arc<dyn Fn(AgentEvent) + Send + Sync> {
     let origin = Network::served_at(ORIGIN).to_string();
     Arc::new(move |event| match event {
@@ -464,6 +475,9 @@ fn agent_events(
         }
         AgentEvent::Active { number, files, .. } => {
             trace.add(&name, format!("shows release {number}, {files} files"));
+            if let Some(path) = &spoiled {
+                let _ = std::fs::write(path, "planted");
+            }
             checks.shows(node, number);
         }
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),
