@@ -51,7 +51,7 @@ struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Preset {
-    /// 100 datacenters, each with a relay and three hosts that stand for its thirty applications; a day, 3 changes
+    /// 100 datacenters with a relay each, three hosts in each for its thirty applications, and a day's 3 changes within 2 hours
     Datacenters,
 }
 
@@ -59,9 +59,9 @@ impl Arguments {
     fn setup(&self) -> Setup {
         let hours = |hours: f64| Duration::from_secs_f64((hours * 3600.0).clamp(0.0, 1e7));
         let (size, time, every, publishes) = match self.preset {
-            // 17 regional relays, and below them 100 of datacenters.
+            // 50 relays of regions, and below them 100 of datacenters.
             Some(Preset::Datacenters) => {
-                (Size { hosts: 300, relays: 150 }, hours(24.0), 0.0, Duration::from_secs(8 * 3600))
+                (Size { hosts: 300, relays: 150 }, hours(2.0), 0.0, Duration::from_secs(40 * 60))
             }
             None => (Size { hosts: 12, relays: 5 }, hours(0.1), 12.0, Duration::from_secs(20)),
         };

@@ -2,7 +2,7 @@
 //!
 //! Discrete events, one for each node of one path at each level: a parent sends to its
 //! children one after the other, so the last child of the last child is the last host. The costs of a
-//! hop were measured (docs/benchmarks.md, and the simulator for bytes); the delays are the targets'.
+//! hop were measured, but for the one marked as an allowance; the delays are the targets'.
 
 use serde_json::{Value, json};
 use std::fmt;
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 /// What a push to one child costs its parent: a push of a small release to a QUIC child, measured.
 const PUSH: Duration = Duration::from_micros(28);
-/// What a relay takes from the first datagram to the first of its own: verify (53 us) and apply.
+/// What a relay takes from the first datagram to the first of its own: a signature (53 us, measured), and an allowance to apply.
 const FORWARD: Duration = Duration::from_micros(400);
-/// What a host takes until the release is live: the median of docs/benchmarks.md, syncs included.
+/// What a host takes until the release is live, syncs included: the median of `rootcast dev` in README.md.
 const ACTIVATE: Duration = Duration::from_millis(9);
-/// Bytes of a small release with signature, proof and framing (median of docs/benchmarks.md), and of its datagram's headers.
+/// Bytes of a small release with signature, proof and framing (README.md), and of its datagram's headers.
 const BYTES: u64 = 188 + 60;
 
 /// A level of the tree.
