@@ -4,10 +4,12 @@
 //! while after the last one left: children restart, and networks part. So a
 //! relay sheds nothing that is asked for again soon.
 
+use crate::layers::BASE_BUNDLE;
 use crate::limits::MAX_WANTED;
 use crate::path::{BundleName, PathError};
 use crate::plan::{Plan, base_bundle, plan_bundle};
 use crate::protocol::Interest;
+use crate::verify::VerifiedBundles;
 use core::str::FromStr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -192,6 +194,26 @@ impl Subscriptions {
             }
             _ => Interest::All,
         }
+    }
+}
+
+/// The bundles of an interest that are in a release and not among those that are
+/// held of it. What is in a release its plan says; one without a plan consists of `base`.
+pub fn lacking(held: &VerifiedBundles, plan: Option<&Plan>, interest: &Interest) -> Vec<BundleName> {
+    if held.is_complete() {
+        return Vec::new();
+    }
+    let is_there = |name: &BundleName| match plan {
+        Some(plan) => plan.bundles.contains(name),
+        None => name.as_str() == BASE_BUNDLE,
+    };
+    let lacks = |name: &&BundleName| held.index(name).is_none();
+    match (interest, plan) {
+        (Interest::Named(names), _) => {
+            names.iter().filter(|name| is_there(name)).filter(lacks).cloned().collect()
+        }
+        (Interest::All, Some(plan)) => plan.bundles.iter().filter(lacks).cloned().collect(),
+        (Interest::All, None) => base_bundle().iter().filter(lacks).cloned().collect(),
     }
 }
 

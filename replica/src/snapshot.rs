@@ -112,13 +112,20 @@ impl Replica {
         }
     }
 
+    /// Forgets the snapshots of bundles that are not held any more.
+    pub(crate) fn forget_snapshots(&self) {
+        if let Some(held) = self.held() {
+            self.snapshots.retain(held.bundles.leaves());
+        }
+    }
+
     /// Makes the snapshots that the held release wants and that are not there yet.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn make_snapshots(self: &Arc<Self>) -> Result<(), ReplicaError> {
         let Some(held) = self.held() else { return Ok(()) };
-        self.snapshots.retain(held.bundles.leaves());
+        self.forget_snapshots();
         let mut leaves: Vec<BundleLeaf> = held.bundles.leaves().values().cloned().collect();
         leaves.sort_by_key(|leaf| core::cmp::Reverse(leaf.bytes));
         for leaf in leaves.into_iter().take_while(|leaf| leaf.bytes >= SNAPSHOT_FROM) {
