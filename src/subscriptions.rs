@@ -12,10 +12,12 @@ use crate::protocol::Interest;
 use crate::verify::VerifiedBundles;
 use core::str::FromStr;
 use core::time::Duration;
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a relay's own settings keep, whatever its children want.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Keep {
     /// `*`: every bundle; a mirror of the origin.
     All,
@@ -36,6 +38,14 @@ impl FromStr for Keep {
             Some(parent) => BundleName::new(parent).map(|parent| Self::Below(parent.as_str().into())),
             None => BundleName::new(text).map(Self::Named),
         }
+    }
+}
+
+impl TryFrom<String> for Keep {
+    type Error = PathError;
+
+    fn try_from(text: String) -> Result<Self, PathError> {
+        text.parse()
     }
 }
 

@@ -74,6 +74,8 @@ impl Platform {
             addresses: Vec::new(),
             parents: parents.iter().map(SocketAddr::to_string).collect(),
             head_validity_seconds: 3600,
+            keep: Vec::new(),
+            keep_seconds: 3600,
         };
         let store = config.state.join("channels").join("main");
         let (told, mut events) = mpsc::unbounded_channel();

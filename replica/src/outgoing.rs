@@ -181,10 +181,13 @@ impl Replica {
     /// What a child may have of what it asks for, by the newest release; nothing before
     /// there is one. With the plan that says so, which changes seldom.
     pub fn allowed(&self, reader: &Reader, asked: &Interest) -> (Option<NodeId>, Interest) {
-        let Some(held) = self.held() else { return (None, Interest::Named(Vec::new())) };
-        match self.plan(&held) {
-            Ok(plan) => (self.plan_root(), reader.narrow(plan.as_deref(), asked)),
-            Err(_) => (None, Interest::Named(Vec::new())),
+        let plan = match reader {
+            Reader::Publisher | Reader::Relay => return (self.plan_root(), asked.clone()),
+            Reader::Host(_) => self.held().map(|held| self.plan(&held)),
+        };
+        match plan {
+            Some(Ok(plan)) => (self.plan_root(), reader.narrow(plan.as_deref(), asked)),
+            Some(Err(_)) | None => (None, Interest::Named(Vec::new())),
         }
     }
 

@@ -110,6 +110,8 @@ impl House {
             keys: parents.is_empty().then(|| self.path("keys")),
             addresses: Vec::new(),
             head_validity_seconds: 3600,
+            keep: Vec::new(),
+            keep_seconds: 3600,
             parents: parents.iter().map(|parent| parent.address.to_string()).collect(),
         };
         let (told, mut events) = mpsc::unbounded_channel();
