@@ -131,6 +131,12 @@ pub fn replica() -> Arc<Replica> {
     replica_over(Arc::new(MemoryStore::new()))
 }
 
+/// A host's replica: it serves nobody, and keeps no log.
+pub fn host_replica() -> Arc<Replica> {
+    let store = Arc::new(MemoryStore::new());
+    Arc::new(Replica::open(store, trust(), channel(), false, None).unwrap())
+}
+
 /// A release before it is signed; a test may spoil it first.
 #[derive(Clone)]
 pub struct Draft {
