@@ -114,6 +114,8 @@ pub struct Way {
 pub struct Golden {
     /// The platform's trust, version 1.
     pub trust: VerifiedTrust,
+    /// That version as a chain of its own.
+    pub pinned: TrustChain,
     /// All its versions.
     pub chain: TrustChain,
     /// The payloads of the heads that the online key signed.
@@ -168,7 +170,7 @@ impl Golden {
         let mut chain =
             TrustChain::pinned(&vector(&index.trust.file), fingerprint).expect("the golden trust");
         let trust = (**chain.newest()).clone();
-        let first_alone = chain.clone();
+        let pinned = chain.clone();
         for later in &index.trust.later {
             chain.extend(&vector(later)).expect("a later version");
         }
@@ -179,13 +181,14 @@ impl Golden {
         }
         let whole =
             &index.releases.first().and_then(|release| release.proofs.last()).expect("a record").record;
-        let first = record(whole).verify(&first_alone, &channel()).expect("release 1");
+        let first = record(whole).verify(&pinned, &channel()).expect("release 1");
         let next = index.releases.get(1).expect("release 2").edits.values();
         let next = next.map(|file| vector(file).into()).collect();
         let (objects, ways) = trees(&index);
         let heads = heads(&index);
         Self {
             trust,
+            pinned,
             chain,
             heads,
             fingerprint,

@@ -8,10 +8,11 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a property that does not hold must end the run")]
 
 mod documents;
+mod drafts;
 mod edit;
 pub mod golden;
 mod messages;
-mod objects;
+pub mod objects;
 mod text;
 
 use rootcast::acceptance::Floors;
@@ -50,11 +51,14 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("publish-answer", messages::canonical::<PublishAnswer>),
     ("record", documents::record),
     ("release", documents::release),
+    ("release-draft", drafts::release),
     ("report", messages::canonical::<Report>),
+    ("secret", objects::secret),
     ("settings", text::settings),
     ("trust", documents::trust),
     ("trust-answer", messages::canonical::<TrustAnswer>),
     ("trust-next", documents::trust_next),
+    ("trust-proposal", drafts::proposal),
     ("update", messages::update),
     ("update-answer", messages::canonical::<UpdateAnswer>),
     ("welcome", messages::canonical::<Welcome>),

@@ -6,7 +6,9 @@ use rootcast::id::NodeId;
 use rootcast::limits::{MAX_CHUNKS, MAX_FILES, NODE_MAX_ENTRIES};
 use rootcast::plan::Plan;
 use rootcast::tree::Node;
+use rootcast_age::DecryptionKey;
 use std::collections::BTreeMap;
+use zeroize::Zeroizing;
 
 /// T-6.
 pub(crate) fn node(input: &[u8]) {
@@ -52,4 +54,18 @@ pub(crate) fn plan(input: &[u8]) {
     let view = plan.view(&labels);
     assert!(view.iter().all(|bundle| plan.bundles.contains(bundle) && subscription.contains(bundle)));
     assert!(plan.view(&BTreeMap::new()).iter().all(|bundle| view.contains(bundle)));
+}
+
+/// T-11: a secret that opens says so beforehand, and is no longer than its file.
+pub(crate) fn secret(input: &[u8]) {
+    let key = secret_key();
+    let opened = bounded(input, |input| key.decrypt(input));
+    let Ok(opened) = opened else { return };
+    assert_eq!(key.opens(input), Ok(opened.is_some()), "T-11");
+    assert!(opened.is_none_or(|plaintext| plaintext.len() < input.len()), "T-11");
+}
+
+/// The key that the seeds of `secret` are encrypted to.
+pub fn secret_key() -> DecryptionKey {
+    DecryptionKey::from_bytes(Zeroizing::new([7; 32]))
 }

@@ -12,6 +12,7 @@ use rootcast::compact::Before;
 use rootcast::cose::PublicKey;
 use rootcast::cose::{self, DocumentKind};
 use rootcast::denials::{Denials, Denied};
+use rootcast::draft::{ReleaseDraft, TrustProposal};
 use rootcast::entry::ChunkList;
 use rootcast::id::ObjectId;
 use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecret};
@@ -20,8 +21,12 @@ use rootcast::member::Role;
 use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
+use rootcast::release::BundleLeaf;
+use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
+use rootcast_age::DecryptionKey;
 use rootcast_fuzz::golden::{GOLDEN, channel, directory, index, record, vector};
+use rootcast_fuzz::objects::secret_key;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -82,6 +87,62 @@ fn documents(seeds: &mut Seeds) {
     let edits = index.edits.iter().enumerate();
     for (at, edit) in edits {
         seeds.add("edit", &edit.file, [&[at as u8][..], &vector(&edit.file)].concat());
+    }
+}
+
+/// The signatures of a document, each as the document of one signer.
+fn apart(kind: DocumentKind, document: &[u8]) -> Vec<bytes::Bytes> {
+    let payload = cose::unverified_payload(kind, document).unwrap();
+    let signatures = cose::signatures(kind, document).unwrap().into_iter();
+    signatures.map(|(key, bytes)| cose::assemble(kind, key, &payload, &bytes).into()).collect()
+}
+
+fn drafts(seeds: &mut Seeds) {
+    let index = index();
+    let signed = &index.releases[0];
+    let whole = record(&signed.proofs.last().unwrap().record);
+    let payload = cose::unverified_payload(DocumentKind::Release, &whole.document).unwrap();
+    let leaves: Vec<_> = whole.leaves.iter().map(|(_, leaf)| leaf.clone()).collect();
+    let edit = |leaf: &BundleLeaf| signed.edits.get(leaf.name.as_str()).map(|file| vector(file).into());
+    let edits = leaves.iter().map(edit).collect();
+    let mut draft = ReleaseDraft::new(GOLDEN.trust.trust().platform, payload, leaves, edits);
+    seeds.add("release-draft", "unsigned", draft.encode());
+    draft.signatures = apart(DocumentKind::Release, &whole.document);
+    draft.signed_by(&GOLDEN.trust).unwrap();
+    seeds.add("release-draft", "signed", draft.encode());
+    let mut chain = GOLDEN.pinned.clone();
+    for file in &index.trust.later {
+        let document = vector(file);
+        let (trust, _) = Trust::unverified(&document).unwrap();
+        let mut proposal = TrustProposal::new(&chain, &trust).unwrap();
+        seeds.add("trust-proposal", &format!("{file} unsigned"), proposal.encode());
+        proposal.signatures = apart(DocumentKind::Trust, &document);
+        assert!(proposal.judge(&GOLDEN.pinned).unwrap().signed.is_enough());
+        seeds.add("trust-proposal", &format!("{file} signed"), proposal.encode());
+        chain.extend(&document).unwrap();
+    }
+}
+
+fn secrets(seeds: &mut Seeds) {
+    let (own, other) = (secret_key().recipient(), DecryptionKey::from_bytes([8; 32].into()).recipient());
+    // Nothing but repeatable: these secrets are none.
+    let mut next = 0u8;
+    let mut random = |bytes: &mut [u8]| {
+        bytes.fill_with(|| {
+            next = next.wrapping_mul(5).wrapping_add(17);
+            next
+        })
+    };
+    let long = vec![b'x'; (1 << 16) + 1];
+    for (name, text, recipients) in [
+        ("one", &b"a secret"[..], &[own][..]),
+        ("second", b"", &[other, own]),
+        ("of another", b"a secret", &[other]),
+        ("two chunks", &long, &[own]),
+    ] {
+        let file = rootcast_age::encrypt(text, recipients, &mut random).unwrap();
+        assert_eq!(secret_key().opens(&file), Ok(recipients.contains(&own)));
+        seeds.add("secret", name, file);
     }
 }
 
@@ -342,6 +403,8 @@ fn text(seeds: &mut Seeds) {
 fn seeds_are_those_of_the_golden_vectors() {
     let mut seeds = Seeds::default();
     documents(&mut seeds);
+    drafts(&mut seeds);
+    secrets(&mut seeds);
     objects(&mut seeds);
     messages(&mut seeds);
     trust_messages(&mut seeds);

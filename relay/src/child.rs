@@ -12,13 +12,11 @@ use rootcast::protocol::{
     Interest, Opening, Report, Standing, Subscribe, UpdateAnswer, UpdateRequest, Welcome,
 };
 use rootcast::reader::Reader;
-use rootcast_replica::renewal::sleep_until;
 use rootcast_replica::{Outgoing, Replica, ReplicaError};
 use rootcast_transport::{Code, Connection, PeerFault, Receiver, Role, Sender, TransportError};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
@@ -70,8 +68,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
 /// Waits until the peer may no longer be here, and says why (threat 22).
 async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
     tokio::select! {
+        biased;
         () = shared.denied.until_denied(connection.peer()) => "denied",
-        () = sleep_until(connection.expires()) => "the certificate has ended",
+        () = shared.trust.machine().sleep_until(connection.expires()) => "the certificate has ended",
     }
 }
 
@@ -226,7 +225,7 @@ async fn subscription(
     if forbidden > 0 {
         shared.refuse(connection, &format!("{forbidden} bundles"));
     }
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let time = shared.trust.machine().seconds();
     let latest = replica.held().map(|held| held.accepted());
     let trust = shared.trust.version();
     sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
@@ -250,6 +249,7 @@ async fn subscription(
         Ok::<(), ReplicaError>(())
     };
     tokio::select! {
+        biased;
         outcome = reports => outcome,
         outcome = news.tell(&replica, denials, &mut sender) => outcome,
         outcome = push(&replica, peer, wish, subscribe) => outcome,
@@ -303,6 +303,7 @@ async fn push(
             }
         }
         tokio::select! {
+            biased;
             changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = fresh.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,

@@ -25,5 +25,5 @@ mod wanted;
 
 pub use config::RelayConfig;
 pub use error::RelayError;
-pub use server::{RelayEvent, run};
+pub use server::{RelayEvent, run, run_on};
 pub use start::start;

@@ -1,7 +1,6 @@
 //! What a relay holds of a channel: what its children want, for a while what
 //! those wanted that left, and what its settings keep (specs/wire.md, W-50 to W-53).
 
-use crate::RelayError;
 use rootcast::id::NodeId;
 use rootcast::limits::INTEREST_GAP;
 use rootcast::protocol::Interest;
@@ -9,8 +8,9 @@ use rootcast::reader::Reader;
 use rootcast::subscriptions::{Keep, Subscriptions};
 use rootcast_replica::{Replica, ReplicaError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// What is wanted of one channel. The origin has none of this: it holds all.
 pub(crate) struct Wanted {
@@ -95,10 +95,10 @@ impl Wanted {
         own || over
     }
 
-    async fn let_go(&self) -> Result<(), RelayError> {
+    async fn let_go(&self) -> Result<(), ReplicaError> {
         let (replica, interest) = (self.replica.clone(), self.interest.borrow().clone());
-        let narrowed = tokio::task::spawn_blocking(move || replica.narrow(&interest));
-        if narrowed.await.map_err(|_| ReplicaError::Stopped)?? {
+        let machine = replica.machine().clone();
+        if machine.blocking(move || replica.narrow(&interest)).await?? {
             tracing::info!(channel = %self.replica.channel(), "let go of bundles that nobody wants any more");
         }
         Ok(())

@@ -2,7 +2,6 @@
 //! that no child's next release waits for them, and joined to the release that
 //! is held (specs/wire.md, W-54 and W-55).
 
-use crate::repair::blocking;
 use crate::session::pull;
 use crate::{Held, Replica, ReplicaError, Update};
 use rootcast::codec;
@@ -59,7 +58,7 @@ impl Replica {
             let (update, bytes) = pull(&connection, request).await?.ok_or(ReplicaError::Withheld)?;
             self.count_received(bytes);
             let (replica, interest) = (self.clone(), interest.clone());
-            part = Some(blocking(move || replica.take_part(&update, &interest, part.as_deref())).await?);
+            part = Some(self.blocking(move || replica.take_part(&update, &interest, part.as_deref())).await?);
         }
     }
 
@@ -238,7 +237,7 @@ impl Filling {
     pub(crate) async fn take(&mut self, (interest, outcome): Filled) -> Result<(), ReplicaError> {
         let part = outcome?;
         let (replica, joining) = (self.replica.clone(), part.clone());
-        if !blocking(move || replica.join(&joining)).await? {
+        if !self.replica.blocking(move || replica.join(&joining)).await? {
             // A release came in between, and what changed is fetched.
             self.spawn(interest, Some(part));
             return Ok(());

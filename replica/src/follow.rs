@@ -2,7 +2,6 @@
 //! when it is lost, the next one.
 
 use crate::fill::Filling;
-use crate::repair::blocking;
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
@@ -14,7 +13,6 @@ use rootcast::protocol::{
 };
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// What happens while a parent is followed.
@@ -101,22 +99,15 @@ pub async fn follow(mut follow: Follow) {
             let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());
             (follow.events)(FollowEvent::Lost { address, reason });
         }
-        tokio::time::sleep(jitter(wait)).await;
+        tokio::time::sleep(follow.replica.machine().jitter(wait)).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
-}
-
-/// A wait of between half and all of `wait`, so that children that lost one
-/// parent together do not come back together.
-pub(crate) fn jitter(wait: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    wait / 2 + wait.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
 }
 
 /// Re-hashes the store once, so that damage is healed before it is needed.
 async fn look_for_damage(replica: &Arc<Replica>) {
     let looked = replica.clone();
-    let outcome = blocking(move || {
+    let outcome = replica.blocking(move || {
         let damage = looked.find_damage()?;
         if !damage.is_empty() {
             looked.restore_records(&damage)?;
@@ -195,13 +186,13 @@ async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<()
     };
     let replica = follow.replica.clone();
     let offered = document.clone();
-    let outcome = match blocking(move || replica.accept_head(&offered)).await {
+    let outcome = match follow.replica.blocking(move || replica.accept_head(&offered)).await {
         // Signed by a key that we do not know yet?
         Err(error) if error.is_trust() && follow.replica.trust().fetch(connection).await? => {
             (follow.events)(FollowEvent::Trust { version: follow.replica.trust().version() });
             tracing::debug!(%error, "a head needed a newer version of trust");
             let replica = follow.replica.clone();
-            blocking(move || replica.accept_head(&document)).await
+            follow.replica.blocking(move || replica.accept_head(&document)).await
         }
         outcome => outcome,
     };
@@ -234,6 +225,7 @@ async fn behind(replica: &Replica) {
             }
         };
         tokio::select! {
+            biased;
             () = wait => return,
             _ = news.0.changed() => {}
             _ = news.1.changed() => {}
@@ -254,21 +246,9 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
     tokio::pin!(behind);
     loop {
         tokio::select! {
-            stream = connection.accept_uni() => {
-                let mut stream = stream?;
-                let peer = connection.peer().to_string();
-                let pushed = receive_update(peer, &mut stream).await?;
-                if let Some(pushed) = pushed {
-                    let bytes = stream.bytes();
-                    if pushed.subscription() == control.number {
-                        let update = replica.rebuild_anywhere(pushed, &control.interest).await?;
-                        take_in(follow, connection, &control.interest, update, bytes).await?;
-                    }
-                }
-                if filling.is_outdated() {
-                    resubscribe(follow, connection, &mut filling, &mut control).await?;
-                }
-            }
+            biased;
+            () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
+            () = &mut behind => return Err(ReplicaError::Withheld),
             filled = filling.next() => {
                 filling.take(filled?).await?;
                 resubscribe(follow, connection, &mut filling, &mut control).await?;
@@ -295,12 +275,26 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                     return Err(error);
                 }
             }
-            () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
-            () = &mut behind => return Err(ReplicaError::Withheld),
             news = control.receiver.receive_message::<News>(MAX_NEWS) => match news? {
                 Some(news) => hear(follow, connection, news).await?,
                 None => return Ok(()),
             },
+            // The last: a parent that sends without end keeps nothing else from being done.
+            stream = connection.accept_uni() => {
+                let mut stream = stream?;
+                let peer = connection.peer().to_string();
+                let pushed = receive_update(peer, &mut stream).await?;
+                if let Some(pushed) = pushed {
+                    let bytes = stream.bytes();
+                    if pushed.subscription() == control.number {
+                        let update = replica.rebuild_anywhere(pushed, &control.interest).await?;
+                        take_in(follow, connection, &control.interest, update, bytes).await?;
+                    }
+                }
+                if filling.is_outdated() {
+                    resubscribe(follow, connection, &mut filling, &mut control).await?;
+                }
+            }
         }
     }
 }
@@ -400,7 +394,7 @@ async fn attempt(
     let update = Arc::new(update);
     for _ in 0..MAX_REPAIR_ROUNDS {
         let (taking, update, interest) = (replica.clone(), update.clone(), interest.clone());
-        let outcome = blocking(move || taking.receive(&update, &interest, Rule::Follow));
+        let outcome = replica.blocking(move || taking.receive(&update, &interest, Rule::Follow));
         match outcome.await {
             Ok(Received::Held(held)) => {
                 let number = held.accepted().number;

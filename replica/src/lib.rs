@@ -15,6 +15,7 @@ mod fill;
 mod follow;
 mod heads;
 pub mod joining;
+mod machine;
 mod member;
 mod outgoing;
 mod reach;
@@ -29,11 +30,11 @@ mod update;
 pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use follow::{Follow, FollowEvent, follow};
+pub use machine::{Machine, System};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
 pub use outgoing::Outgoing;
 use outgoing::Prepared;
 use reach::Reaches;
-use repair::blocking;
 pub use receive::{Received, Rule};
 pub use session::{Pushed, pull, receive_update};
 use snapshot::Snapshots;
@@ -246,6 +247,10 @@ impl Replica {
     pub fn channel(&self) -> &ChannelName {
         &self.channel
     }
+    /// The machine that it is on.
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        self.trust.machine()
+    }
     /// The platform's trust.
     pub fn trust(&self) -> &Arc<Trusted> {
         &self.trust
@@ -345,12 +350,20 @@ impl Replica {
             return Ok(self.rebuild(pushed, interest));
         }
         let (replica, interest) = (self.clone(), interest.clone());
-        blocking(move || Ok(replica.rebuild(pushed, &interest))).await
+        self.blocking(move || Ok(replica.rebuild(pushed, &interest))).await
     }
 
     /// The right to write to the store.
     fn writing(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs work that may wait for the disk where it may.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
+    ) -> Result<T, ReplicaError> {
+        self.machine().blocking(work).await?
     }
 
     /// Where this replica stands, as it tells a parent. Bundles count as whole

@@ -1,7 +1,6 @@
 //! Serving a child: what it lacks, from where it stands.
 
-use crate::repair::blocking;
-use crate::{Fresh, Held, Replica, ReplicaError, is_large};
+use crate::{Fresh, Held, Machine, Replica, ReplicaError, is_large};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::compact::{Before, CompactHead};
@@ -157,7 +156,7 @@ impl Replica {
             if let Some(at) = target.older {
                 // Read and verified anew: not on the thread that serves this child's siblings.
                 let replica = self.clone();
-                let before = blocking(move || replica.release(at.number)).await.ok().flatten();
+                let before = self.blocking(move || replica.release(at.number)).await.ok().flatten();
                 target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
             }
             self.prepare(&target, &key).await.map(Arc::new)
@@ -209,7 +208,7 @@ impl Replica {
             return Ok(Some(plan));
         }
         let (replica, held) = (self.clone(), held.clone());
-        blocking(move || replica.plan(&held)).await
+        self.blocking(move || replica.plan(&held)).await
     }
 
     /// The plan of a release that is held; none where it has none.
@@ -331,7 +330,7 @@ impl Replica {
             siblings: target.held.prove(&indices)?,
         };
         let compact = match keep_others {
-            Some(before) => compacted(before, &standing.whole, &head, &edits).await?,
+            Some(before) => compacted(self.machine(), before, &standing.whole, &head, &edits).await?,
             None => None,
         };
         let whole = covered.iter().map(|(_, leaf)| leaf.name.clone()).collect();
@@ -393,7 +392,7 @@ impl Replica {
     /// The log's edit that made this leaf.
     async fn logged(self: &Arc<Self>, leaf: &BundleLeaf) -> Result<Option<Bytes>, ReplicaError> {
         let (replica, name, sequence) = (self.clone(), leaf.name.clone(), leaf.sequence);
-        blocking(move || Ok(replica.store.edit(&name, sequence)?)).await
+        self.blocking(move || Ok(replica.store.edit(&name, sequence)?)).await
     }
 
     /// An edit between two trees that the store holds.
@@ -407,7 +406,8 @@ impl Replica {
         let make = async move {
             // One after the other where there is no room, in the order in which they were asked for.
             let _room = self.computing.acquire().await.map_err(|_| ReplicaError::Stopped)?;
-            let encoding = tokio::task::spawn_blocking(move || {
+            let machine = replica.machine().clone();
+            let encoding = machine.blocking(move || {
                 let source: &dyn ObjectSource = &*replica.store;
                 edit::encode_with((source, from), (source, to), effort).inspect_err(|error| {
                     if error.refetch().is_some() {
@@ -435,6 +435,7 @@ impl Replica {
 
 /// The head without what a child that holds these bundles whole can compute, where that can be done.
 async fn compacted(
+    machine: &Arc<dyn Machine>,
     before: &Arc<Held>,
     whole: &[BundleName],
     head: &UpdateHead,
@@ -446,5 +447,5 @@ async fn compacted(
         let has: BTreeSet<&BundleName> = whole.iter().collect();
         Before::new(&before.bundles, |leaf| has.contains(&leaf.name)).compact(&head, &edits)
     };
-    if is_large { blocking(move || Ok(work())).await } else { Ok(work()) }
+    if is_large { machine.blocking(work).await } else { Ok(work()) }
 }
