@@ -300,6 +300,8 @@ pub const SNAPSHOT_FROM: u64 = 64 * KIB;
 pub const TEND_AFTER: Duration = Duration::from_secs(1);
 /// ... and at the latest so long after one.
 pub const TEND_WITHIN: Duration = Duration::from_secs(30);
+/// Gap between two looks at whether the store's files are still there, when no release comes.
+pub const STORE_LOOK: Duration = Duration::from_secs(10);
 /// Most updates that a relay keeps ready for children that stand alike.
 pub const PREPARED_UPDATES: usize = 16;
 /// Trees of which a relay keeps what belongs to them, at 16 bytes an object and what a set adds.

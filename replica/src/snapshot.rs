@@ -7,7 +7,7 @@ use crate::{Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::edit::{self, Effort};
 use rootcast::id::NodeId;
-use rootcast::limits::{SNAPSHOT_BYTES, SNAPSHOT_FROM, TEND_AFTER, TEND_WITHIN};
+use rootcast::limits::{SNAPSHOT_BYTES, SNAPSHOT_FROM, STORE_LOOK, TEND_AFTER, TEND_WITHIN};
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
 use rootcast::protocol::Waypoint;
@@ -89,7 +89,15 @@ impl Replica {
     pub async fn tend(self: Arc<Self>, tending: Tending) {
         let mut held = self.watch_held();
         held.mark_changed();
-        while held.changed().await.is_ok() {
+        loop {
+            match tokio::time::timeout(STORE_LOOK, held.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    self.put_back().await;
+                    continue;
+                }
+            }
             let latest = tokio::time::Instant::now() + TEND_WITHIN;
             loop {
                 let quiet = (tokio::time::Instant::now() + TEND_AFTER).min(latest);
@@ -107,6 +115,24 @@ impl Replica {
                 && let Err(error) = self.make_snapshots().await
             {
                 tracing::warn!(channel = %self.channel, %error, "no snapshot could be made ahead");
+            }
+        }
+    }
+
+    /// Puts back what somebody deleted of the store.
+    async fn put_back(self: &Arc<Self>) {
+        let replica = self.clone();
+        let outcome = self.blocking(move || {
+            let _write = replica.writing();
+            Ok(replica.store.put_back()?)
+        });
+        match outcome.await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(channel = %self.channel, "files of the store were deleted; they are put back")
+            }
+            Err(error) => {
+                tracing::error!(channel = %self.channel, %error, "files of the store are gone and could not be put back")
             }
         }
     }
