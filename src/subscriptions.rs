@@ -116,11 +116,19 @@ impl Subscriptions {
         Self { kept, own: Interest::Named(Vec::new()), all: None, names }
     }
 
-    /// What the relay itself wants from now on. Whether that changes anything.
-    pub fn set_own(&mut self, own: Interest) -> bool {
-        let changes = self.own != own;
-        self.own = own;
-        changes
+    /// What the relay itself wants from now on. What it does not want any more is kept like what a child left.
+    pub fn set_own(&mut self, own: Interest, now: Duration) {
+        let before = core::mem::replace(&mut self.own, own);
+        let want = Want { children: 0, left: now };
+        match before {
+            Interest::All if self.own != Interest::All => drop(self.all.get_or_insert(want)),
+            Interest::All => {}
+            Interest::Named(names) => {
+                for name in names.into_iter().filter(|name| !self.own.covers(name)) {
+                    self.names.entry(name).or_insert(want);
+                }
+            }
+        }
     }
 
     /// A child subscribes to what it may have. Whether something is wanted now that was not.
@@ -252,7 +260,7 @@ mod tests {
     #[test]
     fn w_50_what_is_wanted_is_what_live_children_and_the_relay_itself_want() {
         let mut wanted = nothing();
-        assert!(wanted.set_own(named(&["plan"])) && !wanted.set_own(named(&["plan"])));
+        wanted.set_own(named(&["plan"]), at(0));
         assert!(wanted.enter(&named(&["base", "role/web"])));
         assert!(!wanted.enter(&named(&["base"])), "it is wanted already");
         assert!(wanted.enter(&named(&["role/nothing"])), "also what there is not, yet");
@@ -280,6 +288,20 @@ mod tests {
         wanted.leave(&named(&["base"]), at(200));
         assert!(!wanted.enter(&named(&["base"])));
         assert!(!wanted.expire(at(1000)) && wanted.interest() == named(&["base"]));
+    }
+
+    #[test]
+    fn w_51_what_the_relay_itself_wanted_is_kept_for_the_stated_time_too() {
+        let mut wanted = nothing();
+        wanted.set_own(named(&["base", "plan"]), at(0));
+        wanted.set_own(named(&["plan"]), at(10));
+        assert!(!wanted.expire(at(109)) && wanted.interest() == named(&["base", "plan"]));
+        assert!(wanted.expire(at(110)) && wanted.interest() == named(&["plan"]));
+        wanted.set_own(Interest::All, at(200));
+        assert!(!wanted.expire(at(1000)));
+        wanted.set_own(named(&["plan"]), at(1000));
+        assert!(!wanted.expire(at(1099)) && wanted.interest() == Interest::All);
+        assert!(wanted.expire(at(1100)) && wanted.interest() == named(&["plan"]));
     }
 
     #[test]

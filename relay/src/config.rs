@@ -2,7 +2,8 @@
 
 use crate::RelayError;
 use rootcast::limits::{
-    HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS, MAX_KEEP, WANTED_KEPT, WANTED_KEPT_MOST,
+    HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS, MAX_KEEP, WANTED_KEPT,
+    WANTED_KEPT_MOST,
 };
 use rootcast::path::ChannelName;
 use rootcast::subscriptions::Keep;
@@ -80,8 +81,9 @@ impl RelayConfig {
             return Err(ConfigError::wrong(path, message).into());
         }
         if config.keep.len() > MAX_KEEP || (config.parents.is_empty() && !config.keep.is_empty()) {
-            let message =
-                format!("`keep` is for a relay with `parents`, and names at most {MAX_KEEP}; the origin keeps all");
+            let message = format!(
+                "`keep` is for a relay with `parents`, and names at most {MAX_KEEP}; the origin keeps all"
+            );
             return Err(ConfigError::wrong(path, message).into());
         }
         if config.keys.is_some() && !config.parents.is_empty() {

@@ -28,9 +28,16 @@ impl Wanted {
         let held = replica.held();
         let leaves = held.iter().flat_map(|held| held.bundles.leaves().values());
         let mut known = Subscriptions::new(leaves.map(|leaf| leaf.name.clone()), kept, Duration::ZERO);
-        known.set_own(Keep::interest(&keep, replica.newest_plan().as_deref()));
+        known.set_own(Keep::interest(&keep, replica.newest_plan().as_deref()), Duration::ZERO);
         let interest = watch::Sender::new(known.interest());
-        Self { replica, keep, known: Mutex::new(known), grown: Notify::new(), interest, begun: Instant::now() }
+        Self {
+            replica,
+            keep,
+            known: Mutex::new(known),
+            grown: Notify::new(),
+            interest,
+            begun: Instant::now(),
+        }
     }
 
     /// What this relay asks its parents for.
@@ -83,8 +90,11 @@ impl Wanted {
     /// Says what is wanted now. Whether something is not wanted any more.
     fn review(&self, own: Option<Interest>) -> bool {
         let mut known = self.known();
-        let own = own.is_some_and(|own| known.set_own(own));
-        let over = known.expire(self.begun.elapsed());
+        let now = self.begun.elapsed();
+        if let Some(own) = own {
+            known.set_own(own, now);
+        }
+        let over = known.expire(now);
         let interest = known.interest();
         drop(known);
         self.interest.send_if_modified(|asked| {
@@ -92,7 +102,7 @@ impl Wanted {
             *asked = interest;
             changes
         });
-        own || over
+        over
     }
 
     async fn let_go(&self) -> Result<(), ReplicaError> {

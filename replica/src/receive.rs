@@ -246,13 +246,7 @@ impl Replica {
     }
 
     /// Lets children have a release whose edits are all the log's own.
-    fn offer_fresh(
-        &self,
-        held: &Arc<Held>,
-        update: &Update,
-        verdict: Verdict,
-        before: Option<Arc<Held>>,
-    ) {
+    fn offer_fresh(&self, held: &Arc<Held>, update: &Update, verdict: Verdict, before: Option<Arc<Held>>) {
         let logged = update.listed().all(|(_, run)| run.is_none_or(|run| run.base == EditBase::Logged));
         if verdict != Verdict::Next || !logged {
             return;

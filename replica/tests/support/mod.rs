@@ -217,7 +217,8 @@ impl Publisher {
         }
         bundles.retain(|name, (_, totals)| totals.files > 0 || name.as_str() == "base");
         if bundles.len() > 1 {
-            let layers = ["base", "role/{role}"].map(|layer| LayerPattern::parse(layer).unwrap()).to_vec();
+            let layers = ["base", "datacenter/{datacenter}", "role/{role}"];
+            let layers = layers.map(|layer| LayerPattern::parse(layer).unwrap()).to_vec();
             let plan = Plan { layers, bundles: bundles.keys().cloned().collect() };
             let content = chunking::store(Bytes::from(plan.encode()), &mut *batch).unwrap();
             let change =
