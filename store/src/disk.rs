@@ -4,6 +4,7 @@
 mod batch;
 mod codec;
 mod collect;
+mod device;
 mod floors;
 mod format;
 mod index;
@@ -378,7 +379,7 @@ fn open_packs(dir: &Path, numbers: &[u32], write: bool) -> Result<Vec<Arc<PackFi
 /// in that order (S-14). Returns it with the size of the last pack's file.
 fn settle(dir: &Path, key: Key, slots: &Slots, found: &Recovered) -> Result<(FloorsFile, u64), StoreError> {
     for pack in &found.discard {
-        std::fs::remove_file(&pack.path).map_err(|source| StoreError::io(&pack.path, "remove it", source))?;
+        device::remove(&pack.path).map_err(|source| StoreError::io(&pack.path, "remove it", source))?;
     }
     if !found.discard.is_empty() {
         pack::sync_dir(dir)?;

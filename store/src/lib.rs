@@ -8,6 +8,10 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
+// The tests' common parts name this crate as others do.
+#[cfg(test)]
+extern crate self as rootcast_store;
+
 mod disk;
 mod error;
 mod memory;

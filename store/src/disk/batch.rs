@@ -1,6 +1,7 @@
 //! Writing: a batch is one or more parts at the end of a pack, of which the
 //! last commits all (specs/store.md, S-10).
 
+use super::device;
 use super::floors::FloorsFile;
 use super::format::{Key, Line, PACK_HEADER, PartHeader, Slot};
 use super::index::{Index, Location};
@@ -103,7 +104,7 @@ impl Writer {
     fn undo(&mut self, target: &Target) {
         let undone = if target.created {
             self.allocated = 0;
-            let removed = std::fs::remove_file(&target.pack.path);
+            let removed = device::remove(&target.pack.path);
             removed.map_err(|source| StoreError::io(&target.pack.path, "remove it", source))
         } else {
             self.allocated = target.start;
