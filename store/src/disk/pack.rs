@@ -101,18 +101,21 @@ impl PackFile {
         let draft = dir.join("pack.new");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
-        let file = options.open(&draft).map_err(|source| StoreError::io(&draft, "create it", source))?;
-        let pack = Self { path, number: deleted.number, file };
+        let failed = |action| {
+            let draft = &draft;
+            move |source| StoreError::io(draft, action, source)
+        };
+        let file = device::create(&options, &draft).map_err(failed("create it"))?;
         let mut at = 0;
         while at < end {
             let step = (end - at).min(STEP as u64);
-            let read = deleted.read(at, step as usize);
-            pack.write(at, &read.map_err(deleted.failed("read it"))?)?;
+            let bytes = deleted.read(at, step as usize).map_err(deleted.failed("read it"))?;
+            device::write(&file, &draft, &bytes, at).map_err(failed("write"))?;
             at += step;
         }
-        pack.sync()?;
-        fs::rename(&draft, &pack.path).map_err(pack.failed("rename it"))?;
-        Ok(pack)
+        device::sync(&file, &draft).map_err(failed("sync it"))?;
+        device::rename(&draft, &path).map_err(failed("rename it"))?;
+        Ok(Self { path, number: deleted.number, file })
     }
 
     /// Whether its name still leads to it.
