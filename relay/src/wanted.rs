@@ -75,6 +75,7 @@ impl Wanted {
             tokio::pin!(expiry);
             loop {
                 tokio::select! {
+                    biased;
                     () = self.grown.notified() => break,
                     () = &mut expiry => break,
                     changed = held.changed() => match changed {
