@@ -33,7 +33,7 @@ fn first(update: &Update) -> &EditHead {
     update.head.listed[0].edit.as_ref().unwrap()
 }
 
-fn take(update: &Update) -> Result<std::sync::Arc<rootcast_replica::Replica>, ReplicaError> {
+fn take(update: &Update) -> Result<Arc<rootcast_replica::Replica>, ReplicaError> {
     let child = replica();
     child.receive(update, &Interest::All, Rule::Follow).map(|_| child)
 }
