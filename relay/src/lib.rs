@@ -21,6 +21,7 @@ mod publish;
 mod server;
 mod start;
 mod status;
+mod wanted;
 
 pub use config::RelayConfig;
 pub use error::RelayError;

@@ -10,6 +10,7 @@ mod format;
 mod index;
 mod pack;
 mod recover;
+mod rescue;
 mod verify;
 
 use self::batch::{DiskBatch, Writer};
@@ -66,7 +67,7 @@ pub struct DiskStore {
     writer: Option<Mutex<Writer>>,
     found_at_open: Vec<Damage>,
     /// Held for as long as the store is open.
-    _lock: Option<File>,
+    held_lock: Mutex<Option<File>>,
 }
 
 /// What readers see. It changes only at a commit.
@@ -161,7 +162,7 @@ impl DiskStore {
             turns: Turns::default(),
             writer: writer.map(Mutex::new),
             found_at_open,
-            _lock: lock,
+            held_lock: Mutex::new(lock),
         }
     }
 
@@ -194,7 +195,9 @@ impl DiskStore {
 
     fn batch(&self) -> Result<DiskBatch<'_>, StoreError> {
         drop(self.writer()?);
-        Ok(DiskBatch::new(self, self.turns.take(&self.dir)?))
+        let turn = self.turns.take(&self.dir)?;
+        rescue::put_back(self)?;
+        Ok(DiskBatch::new(self, turn))
     }
 
     /// Whether the record at this place is one that was found damaged.
@@ -325,6 +328,10 @@ impl Store for DiskStore {
     }
     fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, StoreError> {
         verify::verify(self, progress)
+    }
+    fn put_back(&self) -> Result<bool, StoreError> {
+        let _turn = self.turns.take(&self.dir)?;
+        rescue::put_back(self)
     }
     fn size(&self) -> u64 {
         self.look().packs.values().map(|pack| pack.end).sum()

@@ -93,6 +93,15 @@ pub trait Store: ObjectSource + Send + Sync {
     /// Only if reading fails in a way that is not damage.
     fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, StoreError>;
 
+    /// Puts back files that were deleted under the open store; every batch does so, too.
+    /// Whether there were any.
+    ///
+    /// # Errors
+    /// As [`Store::begin`], or writing fails.
+    fn put_back(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Bytes that it takes up, with what is dropped and not yet given back. Unlike
     /// [`Store::stats`], told without a look at every object.
     fn size(&self) -> u64;

@@ -102,7 +102,22 @@ impl House {
 
     /// Runs the relay whose identity is there. Without parents it is the origin.
     pub async fn run(&self, name: &str, parents: &[&Running]) -> Running {
-        let config = RelayConfig {
+        self.run_with(name, parents, |_| {}).await
+    }
+
+    /// As [`House::run`], below whoever is at an address.
+    pub async fn run_below(&self, name: &str, parent: SocketAddr) -> Running {
+        self.run_with(name, &[&Running::nowhere()], |config| config.parents = vec![parent.to_string()]).await
+    }
+
+    /// As [`House::run`], with other settings.
+    pub async fn run_with(
+        &self,
+        name: &str,
+        parents: &[&Running],
+        set: impl FnOnce(&mut RelayConfig),
+    ) -> Running {
+        let mut config = RelayConfig {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: self.path(name),
             state: self.path(name).join("state"),
@@ -110,8 +125,11 @@ impl House {
             keys: parents.is_empty().then(|| self.path("keys")),
             addresses: Vec::new(),
             head_validity_seconds: 3600,
+            keep: Vec::new(),
+            keep_seconds: 3600,
             parents: parents.iter().map(|parent| parent.address.to_string()).collect(),
         };
+        set(&mut config);
         let (told, mut events) = mpsc::unbounded_channel();
         let tell = Arc::new(move |event: RelayEvent| {
             let _ = told.send(event);

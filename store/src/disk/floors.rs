@@ -3,7 +3,7 @@
 
 use super::device;
 use super::format::{Header, SLOT, Slot, higher};
-use super::pack::{FILE_MODE, sync_dir};
+use super::pack::{FILE_MODE, is_at, sync_dir};
 use crate::error::{Damage, StoreError};
 use rootcast::acceptance::Floors;
 use std::fs::{File, OpenOptions};
@@ -119,6 +119,16 @@ impl FloorsFile {
         read.map_err(|source| StoreError::io(&path, "read it", source))?;
         let next = if Slot::decode(&first) == Header::Good(*newest) { 1 } else { 0 };
         Ok(Self { path, file, sequence: newest.sequence, next })
+    }
+
+    /// Of the last slot written or tried.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether its name still leads to it.
+    pub(super) fn is_there(&self) -> bool {
+        is_at(&self.file, &self.path)
     }
 
     /// Writes one slot and makes it durable.

@@ -5,7 +5,7 @@ use super::format::{Key, PACK_HEADER, PART_HEADER, PART_MARKER, PartHeader, pack
 use crate::error::StoreError;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes that a search or a check reads at once.
@@ -38,6 +38,13 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u32>, StoreError> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Whether a path leads to an open file.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let same =
+        |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(open), Ok(named)) if same(&open, &named))
 }
 
 /// Makes the names in a directory durable.
@@ -86,6 +93,34 @@ impl PackFile {
             return Err(error);
         }
         Ok(pack)
+    }
+
+    /// Writes the first `end` bytes of a pack that was deleted to a new file of its name, durably but for the name.
+    pub(super) fn restore(dir: &Path, deleted: &Self, end: u64) -> Result<Self, StoreError> {
+        let path = pack_path(dir, deleted.number);
+        let draft = dir.join("pack.new");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        let failed = |action| {
+            let draft = &draft;
+            move |source| StoreError::io(draft, action, source)
+        };
+        let file = device::create(&options, &draft).map_err(failed("create it"))?;
+        let mut at = 0;
+        while at < end {
+            let step = (end - at).min(STEP as u64);
+            let bytes = deleted.read(at, step as usize).map_err(deleted.failed("read it"))?;
+            device::write(&file, &draft, &bytes, at).map_err(failed("write"))?;
+            at += step;
+        }
+        device::sync(&file, &draft).map_err(failed("sync it"))?;
+        device::rename(&draft, &path).map_err(failed("rename it"))?;
+        Ok(Self { path, number: deleted.number, file })
+    }
+
+    /// Whether its name still leads to it.
+    pub(super) fn is_there(&self) -> bool {
+        is_at(&self.file, &self.path)
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> StoreError + '_ {
