@@ -10,7 +10,7 @@ use crate::network::{Network, Place};
 use crate::platform::{Platform, channel};
 use crate::random::Random;
 use crate::trace::Trace;
-use rootcast::limits::MAX_RECORD;
+use rootcast::limits::{MAX_RECORD, WANTED_KEPT};
 use rootcast::member::Role;
 use rootcast::object::ObjectSource;
 use rootcast::tree::{Tree, TreeError};
@@ -228,6 +228,8 @@ impl World {
                     addresses: Vec::new(),
                     parents: Self::addresses(&node.parents),
                     head_validity_seconds: HEAD_VALIDITY_SECONDS,
+                    keep: Vec::new(),
+                    keep_seconds: WANTED_KEPT.as_secs(),
                 };
                 node.machine.tasks.spawn(async move {
                     while !*stopped.borrow() {
