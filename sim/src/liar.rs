@@ -216,7 +216,7 @@ impl Liar {
     }
 
     async fn send(&self, sender: &mut Sender, head: Bytes, edits: &[Bytes]) -> Result<(), ReplicaError> {
-        let mut bytes = Bytes::from([&[head.clone()], edits].concat().concat());
+        let mut bytes = Bytes::from([core::slice::from_ref(&head), edits].concat().concat());
         if self.habit == Habit::Corrupts {
             bytes = self.flipped(&bytes);
         }
