@@ -30,6 +30,7 @@ pub mod reader;
 pub mod release;
 pub mod settings;
 pub mod succession;
+pub mod topology;
 pub mod tree;
 pub mod trust;
 pub mod verify;
