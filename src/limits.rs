@@ -270,8 +270,21 @@ pub const OFFLINE_KEPT: Duration = Duration::from_secs(600);
 /// Wait for an orderly end after a signal.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// Handshakes that a listener works on at once; more are refused.
+/// Handshakes that a listener works on at once; more wait.
 pub const MAX_PENDING_HANDSHAKES: usize = 1024;
+/// Callers with a proved address that wait for their handshake; more are refused. At two
+/// thousand handshakes a second all are served within [`HANDSHAKE_WAIT`].
+pub const MAX_WAITING_HANDSHAKES: usize = 16 * 1024;
+/// How long a relay gives out tickets under one key; it takes them for twice as long.
+pub const TICKET_KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// Keys of tickets that a relay keeps: the one in use, and the one before.
+pub const MAX_TICKET_KEYS: usize = 2;
+/// Longest ticket: a session and a chain of certificates.
+pub const MAX_TICKET: usize = 16 * 1024;
+/// Tickets that a relay gives out on each connection.
+pub const TICKETS_GIVEN: usize = 2;
+/// Tickets that a client keeps of one relay.
+pub const MAX_SESSIONS: usize = 4;
 /// Above this many handshakes at once a caller must first prove its address (QUIC retry).
 pub const RETRY_HANDSHAKES_ABOVE: usize = 128;
 /// Bytes kept for one handshake before it is looked at.
@@ -368,6 +381,11 @@ const _: () = {
     assert!((MAX_TRUST_ANSWER as u64) * (MAX_DOCUMENT + 16) <= MAX_FRAME);
     assert!(MAX_NUMBER < u64::MAX - 1, "number + 1 never overflows");
     assert!(RETRY_HANDSHAKES_ABOVE < MAX_PENDING_HANDSHAKES);
+    assert!(
+        MAX_WAITING_HANDSHAKES as u64 <= 2000 * HANDSHAKE_WAIT.as_secs()
+            && MAX_WAITING_HANDSHAKES <= MAX_CHILDREN
+    );
+    assert!(TICKETS_GIVEN <= MAX_SESSIONS);
     assert!(CHILD_WINDOW <= CONNECTION_WINDOW && STREAM_WINDOW <= CONNECTION_WINDOW);
     assert!(MAX_HOST_SUBSCRIPTIONS <= MAX_SUBSCRIPTIONS);
     assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
@@ -381,7 +399,9 @@ const _: () = {
     // Names, a place and an address each, or the route.
     assert!((MAX_ALTERNATES * (MAX_NAME + 3 * MAX_LABEL + MAX_ADDRESS + 32)) as u64 <= MAX_NEWS);
     assert!((MAX_ROUTE * (MAX_NAME + 8)) as u64 + 128 <= MAX_NEWS);
-    assert!(HOME_STABLE.as_secs() <= HOME_STABLE_MAX.as_secs() && PROBE_FIRST.as_secs() <= PROBE_MAX.as_secs());
+    assert!(
+        HOME_STABLE.as_secs() <= HOME_STABLE_MAX.as_secs() && PROBE_FIRST.as_secs() <= PROBE_MAX.as_secs()
+    );
     // A role, a name and their heads, and one signature over them.
     assert!(MAX_DENIED as u64 * (MAX_NAME as u64 + 14) + 1024 <= MAX_DOCUMENT);
     // A use of a token is a name, a key and their heads.

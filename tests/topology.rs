@@ -10,8 +10,8 @@ use rootcast::limits::{FLAP_WINDOW, MAX_ALTERNATES, MAX_ROUTE, PROBE_MAX};
 use rootcast::member::Labels;
 use rootcast::path::MemberName;
 use rootcast::topology::{
-    Address, Alternate, Alternates, Child, Choice, Condition, Distance, Hold, Next, Patience, Place, Route, Seen,
-    Verdict, Worth, rank,
+    Address, Alternate, Alternates, Child, Choice, Condition, Distance, Hold, Next, Patience, Place, Route,
+    Seen, Verdict, Worth, rank,
 };
 use std::time::Duration;
 
@@ -149,7 +149,8 @@ fn tp_20_a_route_grows_by_one_and_is_no_route_when_it_is_too_long() {
 #[test]
 fn tp_21_a_parent_is_worth_what_it_reaches_and_has() {
     let (own, web) = (relay("r1", ""), host("r1", ""));
-    let condition = |names: &[&str], number, behind| Condition { latest: accepted(number), route: route(names), behind };
+    let condition =
+        |names: &[&str], number, behind| Condition { latest: accepted(number), route: route(names), behind };
     for (condition, to_relay, to_host) in [
         (condition(&["origin"], 7, false), Worth::Good, Worth::Good),
         (condition(&["origin"], 8, false), Worth::Good, Worth::Good),
@@ -202,7 +203,11 @@ impl World {
         };
         let relay = &self.relays[at];
         let way = if cut_off { Route::default() } else { route(&["origin"]).below(relay.name.clone()) };
-        let seen = Seen { name: relay.name.clone(), place: relay.place.clone(), round_trip: Duration::from_millis(1) };
+        let seen = Seen {
+            name: relay.name.clone(),
+            place: relay.place.clone(),
+            round_trip: Duration::from_millis(1),
+        };
         Some((seen, Condition { latest: accepted(1), route: way, behind: false }))
     }
     /// The next moment at which anything changes.
@@ -212,7 +217,8 @@ impl World {
     }
     fn stays_up(&self, address: &Address, from: Duration, to: Duration) -> Option<Duration> {
         let at = self.at(address);
-        let starts = self.faults.iter().filter(|fault| fault.2 == at && !fault.3).map(|fault| seconds(fault.0));
+        let starts =
+            self.faults.iter().filter(|fault| fault.2 == at && !fault.3).map(|fault| seconds(fault.0));
         starts.filter(|start| (from..to).contains(start)).min()
     }
 
@@ -228,9 +234,9 @@ impl World {
                     Next::Dial(address) => {
                         seen.dials += 1;
                         now += Duration::from_millis(5);
-                        let taken = self.answer(&address, now).map(|(who, condition)| {
-                            choice.judge(now, &address, who, &condition, newest)
-                        });
+                        let taken = self
+                            .answer(&address, now)
+                            .map(|(who, condition)| choice.judge(now, &address, who, &condition, newest));
                         match taken {
                             Some(Verdict::Take) => seen.followed.push((now, address.as_str().to_owned())),
                             Some(Verdict::Later) => {}
@@ -277,8 +283,12 @@ impl World {
 /// Two relays in the datacenter, one in the region, and the origin.
 fn tree(faults: &[(u64, u64, usize, bool)]) -> World {
     let fra = "datacenter=fra&region=eu";
-    let relays =
-        vec![alternate("fra-1", fra), alternate("fra-2", fra), alternate("eu-1", "region=eu"), alternate("origin", "")];
+    let relays = vec![
+        alternate("fra-1", fra),
+        alternate("fra-2", fra),
+        alternate("eu-1", "region=eu"),
+        alternate("origin", ""),
+    ];
     World { relays, faults: faults.to_vec() }
 }
 
@@ -380,9 +390,12 @@ fn tp_36_a_spare_is_the_next_best_and_gives_way_to_a_look_at_home() {
     assert!(choice.errand(seconds(0), false).is_none(), "no parent yet");
     let who = relay("eu-9", "region=eu");
     let mut spare = Choice::new(who, &[address("a"), address("b")], true, Patience::STANDARD);
-    let answer = |text: &str| (Seen { name: name(text), place: place(""), round_trip: Duration::ZERO }, Condition {
-        latest: None, route: route(&["origin", text]), behind: false,
-    });
+    let answer = |text: &str| {
+        (
+            Seen { name: name(text), place: place(""), round_trip: Duration::ZERO },
+            Condition { latest: None, route: route(&["origin", text]), behind: false },
+        )
+    };
     assert_eq!(spare.next(), Next::Dial(address("a")));
     let (seen, condition) = answer("a");
     assert_eq!(spare.judge(seconds(1), &address("a"), seen, &condition, None), Verdict::Take);

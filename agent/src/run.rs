@@ -7,8 +7,11 @@ use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast::topology::Patience;
 use rootcast_replica::renewal::{ask_parents, keep_renewed};
-use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
+use rootcast_replica::{
+    Follow, FollowEvent, Held, Member, Replica, Tending, child_of, follow, known_addresses,
+};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Code, Endpoint};
 use std::future::Future;
@@ -89,9 +92,16 @@ pub async fn run(
     let endpoint = Endpoint::dial_only(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
+    let known = known_addresses(&config.relays);
+    let ways = watch::Sender::new(known.clone());
     let following = follow(Follow {
         endpoint: endpoint.clone(),
-        parents: config.relays.clone(),
+        child: child_of(member.identity.name()),
+        parents: known.clone(),
+        patience: Patience::STANDARD,
+        serves: None,
+        upstream: None,
+        ways: ways.clone(),
         replica: replica.clone(),
         interest: interest.subscribe(),
         report: report.subscribe(),
@@ -101,9 +111,9 @@ pub async fn run(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, relays) = (endpoint.clone(), config.relays.clone());
+    let (dialling, known) = (endpoint.clone(), ways.subscribe());
     let renewing = keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
-        let (dialling, relays) = (dialling.clone(), relays.clone());
+        let (dialling, relays) = (dialling.clone(), known.borrow().clone());
         async move { ask_parents(&dialling, &relays, &own, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Scale(crate::scale::Arguments),
     /// CPU time of handshakes: ours, and the same by bare QUIC, full and resumed
     Handshake(crate::handshake::Handshake),
+    /// CPU time of a relay that starts again below its children
+    Herd(crate::herd::Herd),
     /// A process of the platform under measurement
     #[command(hide = true)]
     Member(Member),

@@ -10,6 +10,7 @@ mod error;
 mod figures;
 mod floor;
 mod handshake;
+mod herd;
 mod member;
 mod ours;
 mod peers;
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = match &arguments.command {
         Command::Member(_) => tracing::Level::WARN,
-        Command::Bandwidth(_) | Command::Scale(_) | Command::Handshake(_) => tracing::Level::ERROR,
+        Command::Bandwidth(_) | Command::Scale(_) | Command::Handshake(_) | Command::Herd(_) => {
+            tracing::Level::ERROR
+        }
     };
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments).map_err(BenchError::from),
         Command::Handshake(arguments) => handshake::run(&arguments),
+        Command::Herd(arguments) => herd::run(&arguments),
         Command::Member(member) => member::run(&member),
     };
     match outcome {

@@ -1,6 +1,7 @@
 //! One child's streams: its subscription, and the questions it asks.
 
 use crate::joins;
+use crate::neighbours::{Entered, Neighbours};
 use crate::news::Told;
 use crate::publish;
 use crate::server::Shared;
@@ -8,8 +9,9 @@ use crate::status::Key;
 use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast::reader::Reader;
+use rootcast::topology::{Address, Alternate, Place};
 use rootcast_replica::renewal::sleep_until;
-use rootcast_replica::{Replica, ReplicaError};
+use rootcast_replica::{Replica, ReplicaError, child_of};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
 use std::pin::pin;
 use std::sync::Arc;
@@ -119,6 +121,14 @@ async fn stream_of(
             sender.send_message(&shared.answers.answer(request).await).await?;
             Ok(sender.finish()?)
         }
+        Opening::Condition(channel) => {
+            if let (Some(replica), Some(neighbours)) =
+                (shared.replica(&channel), shared.neighbours.get(&channel))
+            {
+                sender.send_message(&neighbours.condition(replica)).await?;
+            }
+            Ok(sender.finish()?)
+        }
         Opening::Status => {
             shared.tell_own();
             let mut rows = shared.statuses.watch().borrow().clone();
@@ -166,7 +176,8 @@ async fn subscription(
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
-    let Some(replica) = shared.replica(&subscribe.channel).cloned() else {
+    let neighbours = shared.neighbours.get(&subscribe.channel).cloned();
+    let (Some(replica), Some(neighbours)) = (shared.replica(&subscribe.channel).cloned(), neighbours) else {
         return Ok(sender.finish()?);
     };
     let reader = reader(connection);
@@ -175,10 +186,11 @@ async fn subscription(
         shared.refuse(connection, &format!("{forbidden} bundles"));
     }
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let latest = replica.held().map(|held| held.accepted());
     let trust = shared.trust.version();
-    sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
-    let news = Told::new(&subscribe, trust);
+    let who = child_of(connection.peer());
+    let (condition, alternates) = (neighbours.condition(&replica), neighbours.alternates(&who));
+    let news = Told::new(&subscribe, trust, &condition, &alternates, who);
+    sender.send_message(&Welcome { condition, time, alternates, trust }).await?;
     // Who is denied is no business of hosts.
     let denials = (connection.peer().role() == Role::Relay).then(|| shared.denials.subscribe());
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +198,7 @@ async fn subscription(
     let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
     let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
     let _ends = Ends { shared, key: &key, session };
+    let _entered = entered(&neighbours, connection, subscribe.serves.clone(), session);
     let reports = async {
         // A host's report is one row, of two names and little more.
         let limit = if role == Role::Relay { MAX_FRAME } else { MAX_NAME as u64 * 8 };
@@ -198,9 +211,21 @@ async fn subscription(
     };
     tokio::select! {
         outcome = reports => outcome,
-        outcome = news.tell(&replica, denials, &mut sender) => outcome,
+        outcome = news.tell(&replica, &neighbours, denials, &mut sender) => outcome,
         outcome = push(&replica, connection, &reader, subscribe) => outcome,
     }
+}
+
+/// A relay that says where it serves is told of to others. Its name and place are its certificate's.
+fn entered(
+    neighbours: &Arc<Neighbours>,
+    connection: &Connection,
+    serves: Option<Address>,
+    session: u64,
+) -> Option<Entered> {
+    let (peer, address) = (connection.peer(), serves?);
+    let relay = Alternate { name: peer.member().clone(), place: Place::of(peer.labels()), address };
+    (peer.role() == Role::Relay).then(|| neighbours.enter(relay, session))
 }
 
 /// Notes that a subscription is over, also where its task is dropped with the connection.

@@ -3,6 +3,7 @@
 use crate::RelayError;
 use rootcast::limits::{HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS};
 use rootcast::path::ChannelName;
+use rootcast::topology::Address;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -31,6 +32,10 @@ pub struct RelayConfig {
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
+    /// Where other relays and hosts can dial this relay, `host:port`; what `listen` says, unless that is
+    /// every address of the machine. Its parent passes it on (specs/topology.md, TP-11).
+    #[serde(default)]
+    pub advertise: Option<String>,
     /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
     #[serde(default = "default_head_validity")]
     pub head_validity_seconds: u64,
@@ -65,9 +70,21 @@ impl RelayConfig {
             let message = "`keys` are the origin's, and a relay with `parents` is not the origin";
             return Err(ConfigError::wrong(path, message).into());
         }
+        for address in config.parents.iter().chain(&config.advertise) {
+            Address::new(address.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
+        }
         config.keys = config.keys.map(|keys| directory.join(keys));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)
+    }
+
+    /// Where the relay, which listens at `bound`, can be dialled; `None` where nobody can tell.
+    pub(crate) fn serves(&self, bound: SocketAddr) -> Option<Address> {
+        match &self.advertise {
+            Some(address) => Address::new(address.clone()).ok(),
+            None if bound.ip().is_unspecified() => None,
+            None => Address::new(bound.to_string()).ok(),
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::denied::DeniedSet;
 use crate::heads::HeadSigner;
 use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
+use crate::neighbours::Neighbours;
 use crate::status::Statuses;
 use crate::{RelayConfig, RelayError};
 use bytes::Bytes;
@@ -17,10 +18,13 @@ use rootcast::limits::{
 };
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast::topology::{Address, Child, Patience};
 use rootcast_replica::durable::{self, PUBLIC};
 use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::renewal::{ask_parents, is_past_half, keep_renewed, renew};
-use rootcast_replica::{Follow, FollowEvent, Member, Replica, ReplicaError, Tending, Trusted, follow};
+use rootcast_replica::{
+    Follow, FollowEvent, Member, Replica, ReplicaError, Tending, Trusted, child_of, follow, known_addresses,
+};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Arrival, Code, Connection, Endpoint, Handshake, Identity};
 use std::collections::BTreeMap;
@@ -78,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) is_origin: bool,
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
+    /// The relays around us, by channel.
+    pub(crate) neighbours: BTreeMap<ChannelName, Arc<Neighbours>>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) publishing: Mutex<()>,
     /// Who answers requests to join and to renew.
@@ -156,14 +162,17 @@ pub async fn run(
     }
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = Endpoint::listen(&member.identity, config.listen)?;
+    let neighbours = neighbours(&member, &config, &replicas);
+    let ways = watch::Sender::new(known_addresses(&config.parents));
     let shared = Arc::new(Shared {
+        neighbours,
         name: member.identity.name().name().to_owned(),
         is_origin: config.parents.is_empty(),
         trust: member.trust.clone(),
         replicas,
         statuses: Arc::default(),
         publishing: Mutex::new(()),
-        answers: answers(&config, &endpoint, membership.clone()),
+        answers: answers(&config, &endpoint, membership.clone(), ways.subscribe()),
         joiners: Semaphore::new(MAX_JOINS),
         authority: Bytes::copy_from_slice(member.identity.authority().der()),
         denied: DeniedSet::default(),
@@ -178,6 +187,7 @@ pub async fn run(
         shared.take_denials(&document.into());
     }
     let mut tasks = JoinSet::new();
+    tasks.spawn(crate::tickets::resume(&config.state, &endpoint, &member.identity)?);
     tasks.spawn(own_status(shared.clone()));
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
@@ -200,13 +210,25 @@ pub async fn run(
             }
         }
     } else {
-        let (dialling, parents) = (endpoint.clone(), config.parents.clone());
+        let (dialling, known) = (endpoint.clone(), ways.subscribe());
         tasks.spawn(keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
-            let (dialling, parents) = (dialling.clone(), parents.clone());
+            let (dialling, parents) = (dialling.clone(), known.borrow().clone());
             async move { ask_parents(&dialling, &parents, &own, request).await }
         }));
-        for replica in shared.replicas.values() {
-            tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));
+        let child = child_of(member.identity.name());
+        let serves = config.serves(endpoint.local_addr()?);
+        if serves.is_none() {
+            tracing::warn!(
+                "nobody can be told of this relay as an alternate: `listen` is every address; set `advertise`"
+            );
+        }
+        for (channel, replica) in &shared.replicas {
+            let Some(neighbours) = shared.neighbours.get(channel) else { continue };
+            tasks.spawn(neighbours.clone().speak(replica.clone()));
+            let upstream = Some(neighbours.upstream().clone());
+            let (child, serves, ways) = (child.clone(), serves.clone(), ways.clone());
+            let follow_of = follow_of(&shared, replica, &endpoint, &config, child, ways);
+            tasks.spawn(follow(Follow { serves, upstream, ..follow_of }));
         }
     }
     let (name, address) = (shared.name.clone(), endpoint.local_addr()?);
@@ -246,13 +268,28 @@ async fn renew_itself(membership: &Membership, own: Identity) -> Result<JoinAnsw
     })
 }
 
-fn answers(config: &RelayConfig, endpoint: &Endpoint, membership: Option<Arc<Membership>>) -> Answers {
+fn neighbours(
+    member: &Member,
+    config: &RelayConfig,
+    replicas: &BTreeMap<ChannelName, Arc<Replica>>,
+) -> BTreeMap<ChannelName, Arc<Neighbours>> {
+    let own = member.identity.name().member();
+    let of = || Arc::new(Neighbours::new(own.clone(), config.parents.is_empty()));
+    replicas.keys().map(|channel| (channel.clone(), of())).collect()
+}
+
+fn answers(
+    config: &RelayConfig,
+    endpoint: &Endpoint,
+    membership: Option<Arc<Membership>>,
+    ways: watch::Receiver<Vec<Address>>,
+) -> Answers {
     match membership {
         Some(membership) => Answers::Here { membership, room: Semaphore::new(MAX_JOINS_JUDGED) },
         None if config.parents.is_empty() => Answers::Nobody,
         None => Answers::Parents(Box::new(Parents {
             endpoint: endpoint.clone(),
-            addresses: config.parents.clone(),
+            ways,
             room: Semaphore::new(MAX_JOINS_FORWARDED),
         })),
     }
@@ -303,11 +340,18 @@ fn follow_of(
     replica: &Arc<Replica>,
     endpoint: &Endpoint,
     config: &RelayConfig,
+    child: Child,
+    ways: watch::Sender<Vec<Address>>,
 ) -> Follow {
     let (channel, events, shared_with) = (replica.channel().clone(), shared.events.clone(), shared.clone());
     Follow {
         endpoint: endpoint.clone(),
-        parents: config.parents.clone(),
+        child,
+        parents: known_addresses(&config.parents),
+        patience: Patience::STANDARD,
+        serves: None,
+        upstream: None,
+        ways,
         replica: replica.clone(),
         interest: shared.interest.subscribe(),
         report: shared.statuses.watch(),

@@ -164,7 +164,8 @@ impl Choice {
             if told.name == self.child.name {
                 continue;
             }
-            let elsewhere = |known: &Candidate| known.name.as_ref() == Some(&told.name) && known.address != told.address;
+            let elsewhere =
+                |known: &Candidate| known.name.as_ref() == Some(&told.name) && known.address != told.address;
             if self.candidates.iter().any(elsewhere) {
                 continue; // known under an address that has worked
             }
@@ -188,7 +189,8 @@ impl Choice {
             return Next::Dial(known.address.clone());
         }
         // None is good: one that is poor, and lets us follow it, is better than none.
-        let best = self.candidates.iter().filter(|known| matches!(known.worth, Worth::Behind | Worth::CutOff));
+        let best =
+            self.candidates.iter().filter(|known| matches!(known.worth, Worth::Behind | Worth::CutOff));
         let best = best.min_by_key(|known| known.worth).map(|known| known.address.clone());
         if let (Some(address), false) = (best, self.settle) {
             self.settle = true;
@@ -303,7 +305,11 @@ impl Choice {
             return better;
         }
         let spare = others().min_by_key(|known| known.probe_at.max(now));
-        let spare = spare.map(|known| Errand { address: known.address.clone(), at: known.probe_at, hold: Hold::Spare });
+        let spare = spare.map(|known| Errand {
+            address: known.address.clone(),
+            at: known.probe_at,
+            hold: Hold::Spare,
+        });
         [better, spare].into_iter().flatten().min_by_key(|errand| errand.at)
     }
 
@@ -395,7 +401,8 @@ impl Choice {
         if let Some(known) = self.candidate(address) {
             let least = known.round_trip.map_or(seen.round_trip, |before| before.min(seen.round_trip));
             known.round_trip = Some(least);
-            (known.name, known.place, known.worth, known.rank) = (Some(seen.name.clone()), seen.place, worth, None);
+            (known.name, known.place, known.worth, known.rank) =
+                (Some(seen.name.clone()), seen.place, worth, None);
         }
         // The same relay under an address that somebody told.
         let current = self.current.as_ref().map(|current| &current.address);

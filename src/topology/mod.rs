@@ -53,7 +53,8 @@ impl Place {
 /// `region=eu&datacenter=fra-1`; nothing for anywhere.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = PLACE_LABELS.iter().zip(&self.0).filter_map(|(label, value)| Some((label, value.as_ref()?)));
+        let said =
+            PLACE_LABELS.iter().zip(&self.0).filter_map(|(label, value)| Some((label, value.as_ref()?)));
         for (at, (label, value)) in said.enumerate() {
             let and = if at == 0 { "" } else { "&" };
             write!(f, "{and}{label}={value}")?;
@@ -71,7 +72,8 @@ impl Serialize for Place {
 impl<'de> Deserialize<'de> for Place {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let place = Self(Deserialize::deserialize(deserializer)?);
-        let said = PLACE_LABELS.iter().zip(&place.0).filter_map(|(label, value)| Some((*label, value.clone()?)));
+        let said =
+            PLACE_LABELS.iter().zip(&place.0).filter_map(|(label, value)| Some((*label, value.clone()?)));
         // The rules are those of the labels that it follows from.
         Labels::new(said).map_err(D::Error::custom)?;
         Ok(place)
@@ -135,6 +137,12 @@ impl Address {
     }
 }
 
+impl AsRef<str> for Address {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -176,9 +184,15 @@ impl Alternates {
         let others = known.into_iter().filter(|known| known.name != child.name);
         let mut keyed: Vec<_> = others.map(|known| (rank(child, known, None), known)).collect();
         // By name as well, so that one relay is there once.
-        keyed.sort_by(|one, other| (&one.0, &one.1.name, &one.1.address).cmp(&(&other.0, &other.1.name, &other.1.address)));
+        keyed.sort_by(|one, other| {
+            (&one.0, &one.1.name, &one.1.address).cmp(&(&other.0, &other.1.name, &other.1.address))
+        });
         keyed.dedup_by(|one, other| one.1.name == other.1.name);
         Self(keyed.into_iter().take(MAX_ALTERNATES).map(|(_, known)| known.clone()).collect())
+    }
+    /// A hash, to tell lists apart without keeping them.
+    pub fn digest(&self) -> [u8; 32] {
+        derive(context::TOPOLOGY, &[&codec::encode(self)])
     }
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Alternate> {
