@@ -8,12 +8,12 @@ use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
 use rootcast::topology::Patience;
+
 use rootcast_replica::renewal::{ask_parents, keep_renewed};
 use rootcast_replica::{
-    Follow, FollowEvent, Held, Member, Replica, Tending, child_of, follow, known_addresses,
+    Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, follow, known_addresses,
 };
-use rootcast_store::{DiskStore, Store};
-use rootcast_transport::{Code, Endpoint};
+use rootcast_transport::Code;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,11 +76,24 @@ pub async fn run(
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let member = Member::load(&config.identity, &config.state)?;
+    run_on(Arc::new(System), config, events, shutdown).await
+}
+
+/// As [`run`], on another machine than this process's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    machine: Arc<dyn Machine>,
+    config: AgentConfig,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let member = Member::load_on(machine.clone(), &config.identity, &config.state)?;
     let channel = config.channel()?;
     let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
     make(&config.live)?;
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
+    let store = machine.store(&directory)?;
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
     let labels = member.identity.name().labels().of_host(&name);
@@ -89,7 +102,7 @@ pub async fn run(
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
-    let endpoint = Endpoint::dial_only(&member.identity)?;
+    let endpoint = machine.dial_only(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
     let known = known_addresses(&config.relays);
@@ -111,21 +124,22 @@ pub async fn run(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, known) = (endpoint.clone(), ways.subscribe());
-    let renewing = keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
-        let (dialling, relays) = (dialling.clone(), known.borrow().clone());
-        async move { ask_parents(&dialling, &relays, &own, request).await }
+    let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
+    let renewing = keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
+        let (dialling, relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
+        async move { ask_parents(&dialling, &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, left_out, freshness) = (0, 0, 0, None);
     let agent =
         Agent { name, replica, activation, interest, report, events, active, files, left_out, freshness };
     tokio::select! {
+        biased;
+        () = shutdown => {}
         () = following => {}
         () = tending => {}
         () = renewing => {}
         () = agent.activate_all() => {}
-        () = shutdown => {}
     }
     tracing::info!("stopping; what is live stays");
     endpoint.close(Code::LEAVING, "the agent is stopping");
@@ -186,6 +200,7 @@ impl Agent {
                     }
                 };
                 tokio::select! {
+                    biased;
                     changed = held.changed() => if changed.is_err() { return } else { break },
                     () = &mut retry => break,
                     changed = head.changed() => if changed.is_err() { return },
@@ -259,7 +274,8 @@ impl Agent {
                 if error.needs_repair() {
                     let replica = self.replica.clone();
                     // The damage may be wider than the object met first.
-                    let _ = tokio::task::spawn_blocking(move || replica.find_damage()).await;
+                    let machine = replica.machine().clone();
+                    let _ = machine.blocking(move || replica.find_damage()).await;
                     self.replica.request_repair();
                 }
                 false
@@ -298,9 +314,10 @@ impl Agent {
         work: impl FnOnce(&mut Activation) -> Result<T, AgentError> + Send + 'static,
     ) -> Result<T, AgentError> {
         let activation = self.activation.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            work(&mut activation.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let done = self
+            .replica
+            .machine()
+            .blocking(move || work(&mut activation.lock().unwrap_or_else(PoisonError::into_inner)));
         done.await.map_err(|_| AgentError::Stopped)?
     }
 

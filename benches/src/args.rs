@@ -26,6 +26,11 @@ pub(crate) enum Command {
     Handshake(crate::handshake::Handshake),
     /// CPU time of a relay that starts again below its children
     Herd(crate::herd::Herd),
+    /// CPU time, memory and time to the last of many connected children when something new is pushed
+    Push(crate::push::Push),
+    /// A process that pushes over bare QUIC
+    #[command(hide = true)]
+    Bare(crate::push::Bare),
     /// A process of the platform under measurement
     #[command(hide = true)]
     Member(Member),

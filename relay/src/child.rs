@@ -10,13 +10,11 @@ use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast::reader::Reader;
 use rootcast::topology::{Address, Alternate, Place};
-use rootcast_replica::renewal::sleep_until;
 use rootcast_replica::{Replica, ReplicaError, child_of};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -52,8 +50,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
 /// Waits until the peer may no longer be here, and says why (threat 22).
 async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
     tokio::select! {
+        biased;
         () = shared.denied.until_denied(connection.peer()) => "denied",
-        () = sleep_until(connection.expires()) => "the certificate has ended",
+        () = shared.trust.machine().sleep_until(connection.expires()) => "the certificate has ended",
     }
 }
 
@@ -185,7 +184,7 @@ async fn subscription(
     if forbidden > 0 {
         shared.refuse(connection, &format!("{forbidden} bundles"));
     }
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let time = shared.trust.machine().seconds();
     let trust = shared.trust.version();
     let who = child_of(connection.peer());
     let (condition, alternates) = (neighbours.condition(&replica), neighbours.alternates(&who));
@@ -210,6 +209,7 @@ async fn subscription(
         Ok::<(), ReplicaError>(())
     };
     tokio::select! {
+        biased;
         outcome = reports => outcome,
         outcome = news.tell(&replica, &neighbours, denials, &mut sender) => outcome,
         outcome = push(&replica, connection, &reader, subscribe) => outcome,
@@ -270,6 +270,7 @@ async fn push(
             }
         }
         tokio::select! {
+            biased;
             changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = fresh.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,

@@ -26,5 +26,5 @@ mod tickets;
 
 pub use config::RelayConfig;
 pub use error::RelayError;
-pub use server::{RelayEvent, run};
+pub use server::{RelayEvent, run, run_on};
 pub use start::start;

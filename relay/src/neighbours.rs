@@ -119,6 +119,7 @@ impl Neighbours {
                 }
             };
             tokio::select! {
+                biased;
                 () = bad => self.say(Said { behind: if is_lost { before.behind } else { now.behind }, ..now }),
                 changed = upstream.changed() => if changed.is_err() { return },
                 changed = held.changed() => if changed.is_err() { return },

@@ -99,6 +99,7 @@ impl Told {
                 }
             };
             tokio::select! {
+                biased;
                 changed = above.changed() => {
                     changed.map_err(|_| ReplicaError::Stopped)?;
                     alternates_due.get_or_insert_with(|| Instant::now() + ALTERNATES_GAP);

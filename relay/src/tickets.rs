@@ -3,6 +3,7 @@
 
 use crate::RelayError;
 use rootcast::limits::MAX_DOCUMENT;
+use rootcast_replica::Machine;
 use rootcast_replica::durable::{self, PRIVATE};
 use rootcast_transport::{Endpoint, Identity, TICKET_LOOK, TicketKeys};
 use std::fs::File;
@@ -10,7 +11,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// The file of a relay's state that holds them; it is a secret.
 const TICKET_KEYS_FILE: &str = "ticket.keys";
@@ -18,6 +18,7 @@ const TICKET_KEYS_FILE: &str = "ticket.keys";
 /// Takes the keys of the last process, and resumes the sessions of callers under them.
 /// What is returned keeps the keys fresh for as long as it runs.
 pub(crate) fn resume(
+    machine: Arc<dyn Machine>,
     state: &Path,
     endpoint: &Endpoint,
     identity: &Identity,
@@ -28,12 +29,12 @@ pub(crate) fn resume(
         tracing::warn!(path = %path.display(), %error, "ticket keys are made anew");
         Vec::new()
     });
-    let keys = Arc::new(TicketKeys::open(identity, &kept, SystemTime::now())?);
+    let keys = Arc::new(TicketKeys::open(identity, &kept, machine.now())?);
     if *keys.to_bytes() != kept {
         keep(&path, &keys);
     }
     endpoint.resume_with(identity, keys.clone())?;
-    Ok(rotate(path, keys))
+    Ok(rotate(machine, path, keys))
 }
 
 /// What an earlier process kept; nothing where there was none, or where others could read it.
@@ -50,14 +51,14 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn rotate(path: PathBuf, keys: Arc<TicketKeys>) {
+async fn rotate(machine: Arc<dyn Machine>, path: PathBuf, keys: Arc<TicketKeys>) {
     loop {
         tokio::time::sleep(TICKET_LOOK).await;
-        match keys.rotate(SystemTime::now()) {
+        match keys.rotate(machine.now()) {
             Ok(true) => {
                 let (path, keys) = (path.clone(), keys.clone());
                 // It cannot fail but by the end of the process.
-                let _ = tokio::task::spawn_blocking(move || keep(&path, &keys)).await;
+                let _ = machine.blocking(move || keep(&path, &keys)).await;
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the ticket keys stay as they are"),

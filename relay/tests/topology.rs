@@ -202,6 +202,15 @@ async fn tp_12_a_relay_whose_parent_dies_goes_up_and_knows_the_way_after_a_resta
     let host = host(&house, "web-1", &[relay.address]);
     publishing.publish("one").await;
     host.until("release 1", |host| has(host, 1)).await;
+    // By then it has been told of the origin, and has noted it.
+    let kept = house.path("fra-1/state/channels/main/alternates");
+    let noted = || std::fs::read(&kept).is_ok_and(|kept| kept.len() > 1);
+    soon(async {
+        while !noted() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     let gone = region.address;
     region.end().await;
     until(&observer, &relay, |relay| way(relay) == ["origin", "fra-1"]).await;

@@ -14,6 +14,7 @@ mod evidence;
 mod follow;
 mod heads;
 pub mod joining;
+mod machine;
 mod member;
 mod outgoing;
 mod parents;
@@ -29,6 +30,7 @@ mod update;
 pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use follow::{Follow, FollowEvent, Upstream, follow};
+pub use machine::{Machine, System};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
 pub use outgoing::Outgoing;
 use outgoing::Prepared;
@@ -214,6 +216,10 @@ impl Replica {
     pub fn channel(&self) -> &ChannelName {
         &self.channel
     }
+    /// The machine that it is on.
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        self.trust.machine()
+    }
     /// The platform's trust.
     pub fn trust(&self) -> &Arc<Trusted> {
         &self.trust
@@ -300,6 +306,14 @@ impl Replica {
             }
         };
         Some(Update { head, edits })
+    }
+
+    /// Runs work that may wait for the disk where it may.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
+    ) -> Result<T, ReplicaError> {
+        self.machine().blocking(work).await?
     }
 
     /// Where this replica stands, as it tells a parent. Bundles count as whole

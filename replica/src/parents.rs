@@ -1,7 +1,6 @@
 //! Parents, and looking for better ones: what [`Choice`] decides is done here.
 
 use crate::follow::{Follow, FollowEvent, Upstream};
-use crate::repair::blocking;
 use crate::session::answered;
 use crate::{Replica, ReplicaError, durable};
 use rootcast::codec;
@@ -109,7 +108,7 @@ impl Parents {
             listen_at: Instant::now(),
         };
         if let Some(path) = parents.kept.clone() {
-            match blocking(move || Ok(read_kept(&path))).await {
+            match parents.replica.machine().blocking(move || read_kept(&path)).await {
                 Ok(Some(alternates)) => {
                     parents.choice.learn(&alternates);
                     parents.alternates = alternates;
@@ -217,11 +216,10 @@ impl Parents {
         self.tell_ways();
         let (true, Some(path)) = (is_new, self.kept.clone()) else { return };
         let bytes = codec::encode(&self.alternates);
-        let written = blocking(move || {
+        let written = self.replica.machine().blocking(move || {
             if let Err(error) = durable::replace(&path, &bytes, durable::PUBLIC) {
                 tracing::warn!(path = %path.display(), %error, "the alternates could not be kept for the next start");
             }
-            Ok(())
         });
         if let Err(error) = written.await {
             tracing::debug!(%error, "the alternates were not kept");
@@ -280,6 +278,7 @@ impl Parents {
                 }
             };
             tokio::select! {
+                biased;
                 found = returned => if let Some(arrived) = self.take_back(found) { return Ok(arrived) },
                 () = tokio::time::sleep_until(listen_until) => self.listen_at = Instant::now() + SILENCE_LOOK,
                 () = due => self.scout = errand.map(|errand| self.send(errand)),
@@ -363,6 +362,7 @@ async fn look(
         Hold::For(stable) => {
             keep();
             tokio::select! {
+                biased;
                 _ = connection.closed() => return None,
                 () = tokio::time::sleep(stable) => {}
             }
