@@ -90,7 +90,7 @@ pub struct Subscribe {
     pub trust: u64,
     /// Epoch and sequence of the child's head; zeros for none.
     pub head: (u64, u64),
-    /// Where the child, a relay, can be dialled by others; `None` for hosts, and where it does not know.
+    /// Where the child, a relay, can be dialled by others; `None` for hosts, and where the parent sees it best.
     pub serves: Option<Address>,
 }
 encode_as_array!(Subscribe { channel, subscription, interest, standing, trust, head, serves });

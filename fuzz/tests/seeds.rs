@@ -22,7 +22,7 @@ use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
-use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, Place, Route};
+use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptParents, Place, Route};
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_age::DecryptionKey;
@@ -302,6 +302,9 @@ fn topology(seeds: &mut Seeds, accepted: Accepted) {
     let route = Route::origin(name("origin")).below(name("eu-1"));
     let condition = Condition { latest: Some(accepted), route, behind: false };
     let nothing = Condition { latest: None, route: Route::default(), behind: true };
+    let kept = KeptParents { parent: alternates.iter().next().cloned(), alternates: alternates.clone() };
+    seeds.message("kept-parents", "some", &kept);
+    seeds.message("kept-parents", "none", &KeptParents { parent: None, alternates: Alternates::default() });
     seeds.message("news", "condition", &News::Condition(condition.clone()));
     seeds.message("news", "alternates", &News::Alternates(alternates.clone()));
     let none = Welcome { condition: nothing, time: 0, alternates: Alternates::default(), trust: 1 };

@@ -216,14 +216,16 @@ async fn subscription(
     }
 }
 
-/// A relay that says where it serves is told of to others. Its name and place are its certificate's.
+/// A relay is told of to others. Its name and place are its certificate's.
 fn entered(
     neighbours: &Arc<Neighbours>,
     connection: &Connection,
     serves: Option<Address>,
     session: u64,
 ) -> Option<Entered> {
-    let (peer, address) = (connection.peer(), serves?);
+    let peer = connection.peer();
+    // A relay dials from the socket that it listens at, so where it comes from it can be found.
+    let address = serves.or_else(|| Address::new(connection.remote().to_string()).ok())?;
     let relay = Alternate { name: peer.member().clone(), place: Place::of(peer.labels()), address };
     (peer.role() == Role::Relay).then(|| neighbours.enter(relay, session))
 }

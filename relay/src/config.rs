@@ -32,8 +32,9 @@ pub struct RelayConfig {
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
-    /// Where other relays and hosts can dial this relay, `host:port`; what `listen` says, unless that is
-    /// every address of the machine. Its parent passes it on (specs/topology.md, TP-11).
+    /// Where other relays and hosts can dial this relay, `host:port`. Its parent passes it on. Without it: what
+    /// `listen` says, or, where that is every address of the machine, where the parent sees it
+    /// (specs/topology.md, TP-11).
     #[serde(default)]
     pub advertise: Option<String>,
     /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
@@ -79,7 +80,7 @@ impl RelayConfig {
         Ok(config)
     }
 
-    /// Where the relay, which listens at `bound`, can be dialled; `None` where nobody can tell.
+    /// Where the relay, which listens at `bound`, can be dialled; `None` where its parent can tell better.
     pub(crate) fn serves(&self, bound: SocketAddr) -> Option<Address> {
         match &self.advertise {
             Some(address) => Address::new(address.clone()).ok(),

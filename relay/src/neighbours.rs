@@ -63,10 +63,12 @@ impl Neighbours {
         self.upstream.borrow().route.below(self.own.clone())
     }
 
-    /// How we stand at this moment.
+    /// How we stand: good news at once, bad news when it was decided to be said.
     pub(crate) fn condition(&self, replica: &Replica) -> Condition {
         let latest = replica.held().map(|held| held.accepted());
-        Condition { latest, route: self.route(), behind: self.said.borrow().behind }
+        let Said { route: said, behind } = self.said.borrow().clone();
+        let now = self.route();
+        Condition { latest, route: if now.is_cut_off() { said } else { now }, behind }
     }
 
     /// The relays that a child may go to when it loses us.

@@ -39,7 +39,7 @@ impl Told {
             rank: subscribe.head,
             head: None,
             alternates: alternates.digest(),
-            said: abridged(&child, Said { route: condition.route.clone(), behind: condition.behind }),
+            said: abridged(&child, condition),
             child,
         }
     }
@@ -77,7 +77,8 @@ impl Told {
         loop {
             trust.mark_unchanged();
             head.mark_unchanged();
-            self.tell_condition(replica, &mut said, sender).await?;
+            said.mark_unchanged();
+            self.tell_condition(replica, neighbours, sender).await?;
             let version = replica.trust().version();
             if version > self.trust {
                 sender.send_message(&News::Trust(version)).await?;
@@ -129,15 +130,12 @@ impl Told {
     async fn tell_condition(
         &mut self,
         replica: &Replica,
-        said: &mut watch::Receiver<Said>,
+        neighbours: &Neighbours,
         sender: &mut Sender,
     ) -> Result<(), ReplicaError> {
-        let now = said.borrow_and_update().clone();
-        let brief = abridged(&self.child, now.clone());
+        let condition = neighbours.condition(replica);
+        let brief = abridged(&self.child, &condition);
         if brief != self.said {
-            let latest = replica.held().map(|held| held.accepted());
-            // What was decided to be said, not what may be otherwise for a moment.
-            let condition = Condition { latest, route: now.route, behind: now.behind };
             sender.send_message(&News::Condition(condition)).await?;
             self.said = brief;
         }
@@ -160,11 +158,12 @@ impl Told {
 }
 
 /// As much as a child acts upon: a host cares whether there is a way, not which.
-fn abridged(child: &Child, said: Said) -> Said {
-    match said.route.names().first() {
-        Some(origin) if !child.is_relay => Said { route: Route::origin(origin.clone()), ..said },
-        _ => said,
-    }
+fn abridged(child: &Child, condition: &Condition) -> Said {
+    let route = match condition.route.names().first() {
+        Some(origin) if !child.is_relay => Route::origin(origin.clone()),
+        _ => condition.route.clone(),
+    };
+    Said { route, behind: condition.behind }
 }
 
 /// Waits for another document that says who is denied.

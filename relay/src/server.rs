@@ -234,11 +234,6 @@ pub async fn run_on(
         }));
         let child = child_of(member.identity.name());
         let serves = config.serves(endpoint.local_addr()?);
-        if serves.is_none() {
-            tracing::warn!(
-                "nobody can be told of this relay as an alternate: `listen` is every address; set `advertise`"
-            );
-        }
         for (channel, replica) in &shared.replicas {
             let Some(neighbours) = shared.neighbours.get(channel) else { continue };
             tasks.spawn(neighbours.clone().speak(replica.clone()));

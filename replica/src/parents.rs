@@ -8,7 +8,8 @@ use rootcast::limits::{ANSWER_WAIT, MAX_NEWS, SILENCE_WAIT};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Opening, Welcome};
 use rootcast::topology::{
-    Address, Alternate, Alternates, Child, Choice, Condition, Errand, Hold, Next, Place, Seen, Verdict, Worth,
+    Address, Alternate, Alternates, Child, Choice, Condition, Errand, Hold, KeptParents, Next, Place, Seen,
+    Verdict, Worth,
 };
 use rootcast_transport::{CloseReason, Connection, Endpoint, PeerName, Role, TransportError};
 use std::io::Read;
@@ -71,8 +72,12 @@ pub(crate) struct Parents {
     replica: Arc<Replica>,
     child: Child,
     kept: Option<PathBuf>,
+    /// What is in that file, as far as we wrote it.
+    written: Vec<u8>,
     configured: Vec<Address>,
     alternates: Alternates,
+    /// The parent.
+    parent: Option<Alternate>,
     /// How the parent said that it stands.
     condition: Option<Condition>,
     upstream: Option<watch::Sender<Upstream>>,
@@ -98,8 +103,10 @@ impl Parents {
             replica: follow.replica.clone(),
             child,
             kept,
+            written: Vec::new(),
             configured: follow.parents.clone(),
             alternates: Alternates::default(),
+            parent: None,
             condition: None,
             upstream: follow.upstream.clone(),
             ways: follow.ways.clone(),
@@ -109,8 +116,9 @@ impl Parents {
         };
         if let Some(path) = parents.kept.clone() {
             match parents.replica.machine().blocking(move || read_kept(&path)).await {
-                Ok(Some(alternates)) => {
+                Ok(Some(KeptParents { parent, alternates })) => {
                     parents.choice.learn(&alternates);
+                    parent.iter().for_each(|parent| parents.choice.remember(parent));
                     parents.alternates = alternates;
                 }
                 Ok(None) => {}
@@ -174,8 +182,9 @@ impl Parents {
         }
         let parent = Alternate { name: seen.name, place: seen.place, address: arrived.address.clone() };
         if let Some(upstream) = &self.upstream {
-            upstream.send_modify(|upstream| upstream.parent = Some(parent));
+            upstream.send_modify(|upstream| upstream.parent = Some(parent.clone()));
         }
+        self.parent = Some(parent);
         self.learn(alternates).await;
         self.heard(condition)?;
         Ok(true)
@@ -208,14 +217,15 @@ impl Parents {
     /// Takes the list of relays that may be dialled besides, and keeps it for the next start.
     pub(crate) async fn learn(&mut self, alternates: Alternates) {
         self.choice.learn(&alternates);
-        let is_new = self.alternates != alternates;
         self.alternates = alternates;
         if let Some(upstream) = &self.upstream {
             upstream.send_modify(|upstream| upstream.alternates = self.alternates.clone());
         }
         self.tell_ways();
-        let (true, Some(path)) = (is_new, self.kept.clone()) else { return };
-        let bytes = codec::encode(&self.alternates);
+        let bytes =
+            codec::encode(&KeptParents { parent: self.parent.clone(), alternates: self.alternates.clone() });
+        let Some(path) = self.kept.clone().filter(|_| bytes != self.written) else { return };
+        self.written.clone_from(&bytes);
         let written = self.replica.machine().blocking(move || {
             if let Err(error) = durable::replace(&path, &bytes, durable::PUBLIC) {
                 tracing::warn!(path = %path.display(), %error, "the alternates could not be kept for the next start");
@@ -337,7 +347,7 @@ fn seen(connection: &Connection) -> Seen {
     Seen { name: peer.member().clone(), place: Place::of(peer.labels()), round_trip: connection.rtt() }
 }
 
-fn read_kept(path: &std::path::Path) -> Option<Alternates> {
+fn read_kept(path: &std::path::Path) -> Option<KeptParents> {
     let mut bytes = Vec::new();
     std::fs::File::open(path).ok()?.take(MAX_NEWS).read_to_end(&mut bytes).ok()?;
     let read = codec::decode(&bytes, MAX_NEWS);

@@ -1,7 +1,7 @@
 //! Which parent a child follows: a state machine without clock, network or randomness
 //! (specs/topology.md, TP-30 to TP-37).
 
-use super::{Address, Alternates, Child, Condition, Place, Rank, Worth, hash};
+use super::{Address, Alternate, Alternates, Child, Condition, Place, Rank, Worth, hash};
 use crate::limits::{
     CUT_OFF_PATIENCE, CUT_OFF_SPREAD, FLAP_WINDOW, HOME_STABLE, HOME_STABLE_MAX, MAX_CANDIDATES, PROBE_FIRST,
     PROBE_MAX, RETRY_FIRST, RETRY_MAX,
@@ -160,22 +160,23 @@ impl Choice {
                 || known.tried
                 || alternates.iter().any(|told| told.address == known.address)
         });
-        for told in alternates.iter() {
-            if told.name == self.child.name {
-                continue;
-            }
-            let elsewhere =
-                |known: &Candidate| known.name.as_ref() == Some(&told.name) && known.address != told.address;
-            if self.candidates.iter().any(elsewhere) {
-                continue; // known under an address that has worked
-            }
-            self.add(told.address.clone(), None);
-            if let Some(known) = self.candidate(&told.address) {
-                // What a certificate said is better than what others say.
-                if known.name.is_none() {
-                    (known.name, known.place) = (Some(told.name.clone()), told.place.clone());
-                    known.rank = None;
-                }
+        alternates.iter().for_each(|told| self.remember(told));
+    }
+
+    /// Takes one relay besides those that are known.
+    pub fn remember(&mut self, told: &Alternate) {
+        let elsewhere =
+            |known: &Candidate| known.name.as_ref() == Some(&told.name) && known.address != told.address;
+        // It may be known already under an address that has worked.
+        if told.name == self.child.name || self.candidates.iter().any(elsewhere) {
+            return;
+        }
+        self.add(told.address.clone(), None);
+        if let Some(known) = self.candidate(&told.address) {
+            // What a certificate said is better than what others say.
+            if known.name.is_none() {
+                (known.name, known.place) = (Some(told.name.clone()), told.place.clone());
+                known.rank = None;
             }
         }
         self.order();

@@ -210,6 +210,17 @@ impl<'de> Deserialize<'de> for Alternates {
     }
 }
 
+/// What a child keeps for its next start (TP-12): its parent, which it may have dialled at an
+/// address that nobody configured, and the relays that the parent named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptParents {
+    /// The parent.
+    pub parent: Option<Alternate>,
+    /// The others.
+    pub alternates: Alternates,
+}
+encode_as_array!(KeptParents { parent, alternates });
+
 /// The relays from the origin down to one, which is the last; empty where
 /// it is cut off from the origin (TP-20).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
