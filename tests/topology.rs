@@ -229,7 +229,7 @@ impl World {
         while now < until {
             let Some(current) = choice.current().cloned() else {
                 let before = now;
-                match choice.next() {
+                match choice.next_step() {
                     Next::Wait(wait) => now += wait,
                     Next::Dial(address) => {
                         seen.dials += 1;
@@ -396,20 +396,20 @@ fn tp_36_a_spare_is_the_next_best_and_gives_way_to_a_look_at_home() {
             Condition { latest: None, route: route(&["origin", text]), behind: false },
         )
     };
-    assert_eq!(spare.next(), Next::Dial(address("a")));
+    assert_eq!(spare.next_step(), Next::Dial(address("a")));
     let (seen, condition) = answer("a");
     assert_eq!(spare.judge(seconds(1), &address("a"), seen, &condition, None), Verdict::Take);
     let errand = spare.errand(seconds(1), false).unwrap();
     assert_eq!((errand.address.clone(), errand.hold), (address("b"), Hold::Spare));
     assert!(spare.errand(seconds(1), true).is_none(), "nothing is better than home");
     spare.lost(seconds(50), &address("a"), false);
-    assert_eq!(spare.next(), Next::Dial(address("b")));
+    assert_eq!(spare.next_step(), Next::Dial(address("b")));
     let (seen, condition) = answer("b");
     assert_eq!(spare.judge(seconds(50), &address("b"), seen, &condition, None), Verdict::Take);
     let errand = spare.errand(seconds(100), true).unwrap();
     assert_eq!((errand.address, matches!(errand.hold, Hold::For(_))), (address("a"), true));
     choice.learn(&Alternates::default());
-    assert_eq!(choice.next(), Next::Dial(address("fra-1")), "what is configured is never forgotten");
+    assert_eq!(choice.next_step(), Next::Dial(address("fra-1")), "what is configured is never forgotten");
 }
 
 #[test]
@@ -419,14 +419,14 @@ fn tp_22_a_relay_never_follows_one_that_follows_it() {
     let looped = Condition { latest: None, route: route(&["origin", "r1", "r2"]), behind: false };
     let good = Condition { route: route(&["origin", "r2"]), ..looped.clone() };
     for _ in 0..5 {
-        match choice.next() {
+        match choice.next_step() {
             Next::Dial(to) => {
                 assert_eq!(choice.judge(seconds(1), &to, seen(), &looped, None), Verdict::Later);
             }
             Next::Wait(_) => {}
         }
     }
-    while choice.next() != Next::Dial(address("r2")) {}
+    while choice.next_step() != Next::Dial(address("r2")) {}
     assert_eq!(choice.judge(seconds(9), &address("r2"), seen(), &good, None), Verdict::Take);
     assert!(choice.heard(seconds(10), &looped, None), "left at once when it becomes one");
 }

@@ -182,7 +182,7 @@ async fn tp_35_a_host_leaves_a_relay_that_is_cut_off_for_one_that_is_not() {
     publishing.publish("two").await;
     host.until("release 2", |host| has(host, 2)).await;
     let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
-    assert!(condition(&observer, &home).await.route.is_cut_off());
+    until(&observer, &home, |home| home.route.is_cut_off()).await;
     house.records().allow(&Denied { role: Role::Relay, name: name("fra-1") }).unwrap();
     until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;
     assert!(meets(&mut host, "fra-1").await.is_empty());

@@ -197,7 +197,10 @@ async fn hear(
 ) -> Result<(), ReplicaError> {
     let document = match news {
         News::Condition(condition) => return parents.heard(condition),
-        News::Alternates(alternates) => return Ok(parents.learn(alternates).await),
+        News::Alternates(alternates) => {
+            parents.learn(alternates).await;
+            return Ok(());
+        }
         News::Trust(version) => return update_trust(follow, connection, version).await,
         News::Denials(document) => {
             (follow.events)(FollowEvent::Denials { document });

@@ -144,7 +144,7 @@ impl Parents {
             return arrived;
         }
         loop {
-            let address = match self.choice.next() {
+            let address = match self.choice.next_step() {
                 Next::Dial(address) => address,
                 Next::Wait(wait) => {
                     tokio::time::sleep(wait).await;

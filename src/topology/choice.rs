@@ -183,7 +183,7 @@ impl Choice {
     }
 
     /// What to do without a parent. Gives another answer each time.
-    pub fn next(&mut self) -> Next {
+    pub fn next_step(&mut self) -> Next {
         let untried = self.candidates.iter_mut().find(|known| !known.tried);
         if let Some(known) = untried {
             known.tried = true;

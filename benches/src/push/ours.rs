@@ -90,7 +90,8 @@ async fn child(
     let bundles = [base_bundle(), plan_bundle()].into_iter().collect::<Result<Vec<_>, _>>();
     let interest = Interest::Named(bundles.map_err(|error| BenchError::Nothing(error.to_string()))?);
     let standing = Standing { release: None, whole: Vec::new() };
-    let subscribe = Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0) };
+    let subscribe =
+        Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0), serves: None };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let _welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
     let news = async {

@@ -1,7 +1,7 @@
 //! The platform that `rootcast dev` makes: identities and configuration files.
 
 use super::process::Process;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::init;
 use rootcast::member::{self, Role};
 use rootcast::path::ChannelName;
