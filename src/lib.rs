@@ -29,6 +29,7 @@ pub mod protocol;
 pub mod reader;
 pub mod release;
 pub mod settings;
+pub mod subscriptions;
 pub mod succession;
 pub mod topology;
 pub mod tree;

@@ -174,7 +174,7 @@ pub const MAX_CANDIDATES: usize = 32;
 /// Most relays on the way from the origin to one, both included.
 pub const MAX_ROUTE: usize = 16;
 /// Round trips up to this are alike, and beyond it those up to twice as long.
-pub const NEAR_ROUND_TRIP: Duration = Duration::from_millis(2);
+pub const NEAR_ROUND_TRIP: Duration = Duration::from_millis(10);
 /// How long a child waits at least before it looks whether a better parent is back; it doubles, with jitter.
 pub const PROBE_FIRST: Duration = Duration::from_secs(5);
 /// Longest such wait.
@@ -344,6 +344,8 @@ pub const SNAPSHOT_FROM: u64 = 64 * KIB;
 pub const TEND_AFTER: Duration = Duration::from_secs(1);
 /// ... and at the latest so long after one.
 pub const TEND_WITHIN: Duration = Duration::from_secs(30);
+/// Gap between two looks at whether the store's files are still there, when no release comes.
+pub const STORE_LOOK: Duration = Duration::from_secs(10);
 /// Most updates that a relay keeps ready for children that stand alike.
 pub const PREPARED_UPDATES: usize = 16;
 /// Trees of which a relay keeps what belongs to them, at 16 bytes an object and what a set adds.
@@ -352,6 +354,25 @@ pub const KEPT_REACHES: usize = 2;
 pub const COLLECT_FROM: u64 = 32 * MIB;
 /// Most fetches of missing objects in a row before a snapshot is taken instead.
 pub const MAX_REPAIR_ROUNDS: usize = 16;
+
+/// Most names of bundles that the children of a relay want, of one channel: all that there are, and some that there are not.
+pub const MAX_WANTED: usize = 120_000;
+/// How long a relay keeps up a bundle after the last child that wanted it, unless it is told otherwise.
+pub const WANTED_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Longest time that it may be told.
+pub const WANTED_KEPT_MOST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Shortest time between two changes of what a relay asks its parent for: children that come together are asked for together.
+pub const INTEREST_GAP: Duration = Duration::from_millis(100);
+/// Most patterns that a relay's settings may keep.
+pub const MAX_KEEP: usize = 1024;
+/// Most fetches under way of bundles that a relay does not hold yet; more wait.
+pub const MAX_FILLS: usize = 4;
+/// How long a relay that has yet to fetch what is asked for lets a question wait.
+pub const FILL_WAIT: Duration = Duration::from_secs(300);
+/// Edits that a relay computes at once, for all its children.
+pub const EDITS_AT_ONCE: usize = 2;
+/// An update up to this many bytes, or whose release has this many leaves, is looked into where it arrives; larger ones elsewhere.
+pub const LOOKED_INTO_AT_ONCE: u64 = 256 * KIB;
 
 /// Releases that a replica keeps whole in any case, the newest included.
 pub const RETAINED_RELEASES: u64 = 8;
@@ -407,6 +428,9 @@ const _: () = {
     // A use of a token is a name, a key and their heads.
     assert!(MAX_TOKEN_USES * (MAX_NAME as u64 + 40) + 8 * KIB <= MAX_MEMBER_FILE);
     assert!(RETAINED_RELEASES <= LOGGED_RELEASES);
+    assert!(MAX_WANTED > MAX_BUNDLES, "all bundles can be wanted");
+    // Names with their lengths: what is wanted, and what is held of it.
+    assert!((MAX_WANTED + MAX_BUNDLES) as u64 * (MAX_NAME as u64 + 3) + KIB <= MAX_FRAME);
     assert!(KEY_WORK_FACTOR <= KEY_WORK_FACTOR_MOST);
     assert!(MAX_AUDIT_TEXT as u64 * 12 + 1024 <= MAX_AUDIT_LINE, "an event with its fields fits a line");
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");

@@ -48,18 +48,33 @@ pub enum Opening {
 /// Which bundles a child wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interest {
-    /// All that there are: a relay, or a publisher.
+    /// All that there are: a mirror of the origin, or a publisher.
     All,
-    /// These, where they exist: an agent. In name order.
-    Named(Vec<BundleName>),
+    /// These, where they exist: an agent, or a relay for those below it. In
+    /// name order, each once; see [`Interest::named`].
+    Named(#[serde(deserialize_with = "ascending")] Vec<BundleName>),
+}
+
+fn ascending<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BundleName>, D::Error> {
+    let names = Vec::<BundleName>::deserialize(deserializer)?;
+    let in_order = names.is_sorted_by(|one, next| one < next);
+    if in_order { Ok(names) } else { Err(D::Error::custom("names are out of order")) }
 }
 
 impl Interest {
+    /// These bundles, in whatever order.
+    pub fn named(names: impl IntoIterator<Item = BundleName>) -> Self {
+        let mut names: Vec<BundleName> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        Self::Named(names)
+    }
+
     /// Whether a bundle is among them.
     pub fn covers(&self, name: &BundleName) -> bool {
         match self {
             Self::All => true,
-            Self::Named(names) => names.contains(name),
+            Self::Named(names) => names.binary_search(name).is_ok(),
         }
     }
 }

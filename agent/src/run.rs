@@ -97,7 +97,7 @@ pub async fn run_on(
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
     let labels = member.identity.name().labels().of_host(&name);
-    let interest = watch::Sender::new(Interest::Named(Required::at_first(&labels)?));
+    let interest = watch::Sender::new(Interest::named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
@@ -291,7 +291,7 @@ impl Agent {
                 self.replica.leave_parent();
             }
         })?;
-        let wanted = Interest::Named(required.subscription.clone());
+        let wanted = Interest::named(required.subscription.iter().cloned());
         let widened = self.interest.send_if_modified(|interest| {
             let changes = *interest != wanted;
             *interest = wanted;

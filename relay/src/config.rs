@@ -1,8 +1,12 @@
 //! The relay's configuration file.
 
 use crate::RelayError;
-use rootcast::limits::{HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS};
+use rootcast::limits::{
+    HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS, MAX_KEEP, WANTED_KEPT,
+    WANTED_KEPT_MOST,
+};
 use rootcast::path::ChannelName;
+use rootcast::subscriptions::Keep;
 use rootcast::topology::Address;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
@@ -37,9 +41,20 @@ pub struct RelayConfig {
     /// (specs/topology.md, TP-11).
     #[serde(default)]
     pub advertise: Option<String>,
+    /// Bundles that a relay keeps up although no child wants them: names, `role/*` for those below one, `*` for
+    /// all. The origin keeps all.
+    #[serde(default)]
+    pub keep: Vec<Keep>,
+    /// How long a relay keeps up a bundle after the last child that wanted it has left, in seconds.
+    #[serde(default = "default_keep")]
+    pub keep_seconds: u64,
     /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
     #[serde(default = "default_head_validity")]
     pub head_validity_seconds: u64,
+}
+
+fn default_keep() -> u64 {
+    WANTED_KEPT.as_secs()
 }
 
 fn default_head_validity() -> u64 {
@@ -65,6 +80,16 @@ impl RelayConfig {
         if !allowed.contains(&config.head_validity_seconds) {
             let message =
                 format!("`head_validity_seconds` is between {} and {}", allowed.start(), allowed.end());
+            return Err(ConfigError::wrong(path, message).into());
+        }
+        if config.keep_seconds == 0 || config.keep_seconds > WANTED_KEPT_MOST.as_secs() {
+            let message = format!("`keep_seconds` is between 1 and {}", WANTED_KEPT_MOST.as_secs());
+            return Err(ConfigError::wrong(path, message).into());
+        }
+        if config.keep.len() > MAX_KEEP || (config.parents.is_empty() && !config.keep.is_empty()) {
+            let message = format!(
+                "`keep` is for a relay with `parents`, and names at most {MAX_KEEP}; the origin keeps all"
+            );
             return Err(ConfigError::wrong(path, message).into());
         }
         if config.keys.is_some() && !config.parents.is_empty() {

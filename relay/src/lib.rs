@@ -23,6 +23,7 @@ mod server;
 mod start;
 mod status;
 mod tickets;
+mod wanted;
 
 pub use config::RelayConfig;
 pub use error::RelayError;

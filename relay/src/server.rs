@@ -8,6 +8,7 @@ use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
 use crate::neighbours::Neighbours;
 use crate::status::Statuses;
+use crate::wanted::Wanted;
 use crate::{RelayConfig, RelayError};
 use bytes::Bytes;
 use rootcast::denials::{Denials, VerifiedDenials};
@@ -35,6 +36,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -102,8 +104,8 @@ pub(crate) struct Shared {
     pub(crate) denials: watch::Sender<Option<Bytes>>,
     /// The origin's record of what it was asked and did; no other relay has one.
     pub(crate) audit: Option<Arc<Audit>>,
-    /// Constant: a relay wants all bundles of its channels.
-    interest: watch::Sender<Interest>,
+    /// What this relay wants of each channel; the origin has all.
+    pub(crate) wanted: BTreeMap<ChannelName, Arc<Wanted>>,
     pub(crate) events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
 }
 
@@ -172,6 +174,7 @@ pub async fn run_on(
             Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
         replicas.insert(channel.clone(), Arc::new(replica));
     }
+    let wanted = if config.parents.is_empty() { BTreeMap::new() } else { wanted(&config, &replicas) };
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = machine.listen(&member.identity, config.listen)?;
     let neighbours = neighbours(&member, &config, &replicas);
@@ -192,7 +195,7 @@ pub async fn run_on(
         refused: AtomicU64::new(0),
         denials: watch::Sender::new(None),
         audit,
-        interest: watch::Sender::new(Interest::All),
+        wanted,
         events,
     });
     if let (false, Ok(document)) = (shared.is_origin, read_document(&shared.denials_path)) {
@@ -234,12 +237,14 @@ pub async fn run_on(
         }));
         let child = child_of(member.identity.name());
         let serves = config.serves(endpoint.local_addr()?);
-        for (channel, replica) in &shared.replicas {
-            let Some(neighbours) = shared.neighbours.get(channel) else { continue };
+        for (channel, wanted) in &shared.wanted {
+            tasks.spawn(wanted.clone().keep_up());
+            let (replica, neighbours) = (shared.replica(channel), shared.neighbours.get(channel));
+            let (Some(replica), Some(neighbours)) = (replica, neighbours) else { continue };
             tasks.spawn(neighbours.clone().speak(replica.clone()));
             let upstream = Some(neighbours.upstream().clone());
             let (child, serves, ways) = (child.clone(), serves.clone(), ways.clone());
-            let follow_of = follow_of(&shared, replica, &endpoint, &config, child, ways);
+            let follow_of = follow_of(&shared, replica, wanted.watch(), &endpoint, &config, child, ways);
             tasks.spawn(follow(Follow { serves, upstream, ..follow_of }));
         }
     }
@@ -350,10 +355,21 @@ fn read_document(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What it takes to follow the parents in one channel. A relay carries all its bundles.
+/// What a relay wants of its channels.
+fn wanted(
+    config: &RelayConfig,
+    replicas: &BTreeMap<ChannelName, Arc<Replica>>,
+) -> BTreeMap<ChannelName, Arc<Wanted>> {
+    let kept = Duration::from_secs(config.keep_seconds);
+    let of = |replica: &Arc<Replica>| Arc::new(Wanted::new(replica.clone(), config.keep.clone(), kept));
+    replicas.iter().map(|(channel, replica)| (channel.clone(), of(replica))).collect()
+}
+
+/// What it takes to follow the parents in one channel.
 fn follow_of(
     shared: &Arc<Shared>,
     replica: &Arc<Replica>,
+    interest: watch::Receiver<Interest>,
     endpoint: &Endpoint,
     config: &RelayConfig,
     child: Child,
@@ -369,7 +385,7 @@ fn follow_of(
         upstream: None,
         ways,
         replica: replica.clone(),
-        interest: shared.interest.subscribe(),
+        interest,
         report: shared.statuses.watch(),
         events: Arc::new(move |event| {
             if let FollowEvent::Denials { document } = &event {

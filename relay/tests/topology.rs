@@ -130,7 +130,6 @@ fn way(condition: &Condition) -> Vec<&str> {
 }
 
 #[tokio::test]
-#[ignore = "open: failing over works, but going home takes over 30 s in about half of the runs"]
 async fn tp_31_when_the_home_relay_dies_its_sibling_brings_the_next_release_and_hosts_go_home_again() {
     let house = House::new();
     let origin = house.origin().await;

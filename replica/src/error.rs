@@ -90,6 +90,9 @@ pub enum ReplicaError {
     /// The parent has not got the channel, or does not show it to us.
     #[error("the parent has no channel that we may read under this name")]
     NotFound,
+    /// A child asks for a bundle that this relay has yet to fetch itself.
+    #[error("bundle `{0}` is not held here yet; it is being fetched")]
+    NotHeld(BundleName),
     /// The parent lacks objects that we need.
     #[error("the parent could not supply {0} objects that are missing here")]
     Unrepaired(usize),

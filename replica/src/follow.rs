@@ -1,6 +1,7 @@
 //! Following a parent: subscribe, take in what it pushes, heal, report; and
 //! when it is lost, the next one.
 
+use crate::fill::Filling;
 use crate::parents::{Arrived, Parents};
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
@@ -157,26 +158,46 @@ struct Control {
     sender: Sender,
     receiver: Receiver,
     number: u64,
+    /// What was subscribed to: what is wanted but for what is yet to be fetched.
+    interest: Interest,
 }
 
 async fn subscribe(
     follow: &mut Follow,
     connection: &Connection,
     number: u64,
+    interest: Interest,
 ) -> Result<(Control, Welcome), ReplicaError> {
-    let interest = follow.interest.borrow_and_update().clone();
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
     let (mut sender, mut receiver) = connection.open_bi().await?;
     let trust = follow.replica.trust().version();
     let head = follow.replica.head().map_or((0, 0), |head| head.head().rank());
-    let serves = follow.serves.clone();
-    let subscribe = Subscribe { channel, subscription: number, interest, standing, trust, head, serves };
+    let (asked, serves) = (interest.clone(), follow.serves.clone());
+    let subscribe =
+        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let welcome = receiver.receive_message(MAX_FRAME);
     let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
     let welcome = welcome.ok_or(ReplicaError::NotFound)?;
-    Ok((Control { sender, receiver, number }, welcome))
+    Ok((Control { sender, receiver, number, interest }, welcome))
+}
+
+/// Subscribes anew where what is wanted, or can be subscribed to, has changed.
+async fn resubscribe(
+    follow: &mut Follow,
+    connection: &Connection,
+    filling: &mut Filling,
+    control: &mut Control,
+) -> Result<(), ReplicaError> {
+    let interest = filling.begin(&follow.interest.borrow_and_update());
+    if interest != control.interest {
+        let (again, welcome) = subscribe(follow, connection, control.number + 1, interest).await?;
+        *control = again;
+        update_trust(follow, connection, welcome.trust).await?;
+        follow.report.mark_changed();
+    }
+    Ok(())
 }
 
 /// Fetches the versions of trust up to the one that the parent says it has.
@@ -264,7 +285,9 @@ async fn session(
     arrived: Arrived,
 ) -> Result<Ended, ReplicaError> {
     let connection = &arrived.connection;
-    let (mut control, welcome) = subscribe(follow, connection, 1).await?;
+    let mut filling = Filling::new(&follow.replica, connection);
+    let interest = filling.begin(&follow.interest.borrow_and_update());
+    let (mut control, welcome) = subscribe(follow, connection, 1, interest).await?;
     let trust = welcome.trust;
     if !parents.welcomed(&arrived, welcome).await? {
         return Ok(Ended::Poor);
@@ -281,12 +304,13 @@ async fn session(
             biased;
             () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
             () = &mut behind => return Err(ReplicaError::Withheld),
+            filled = filling.next() => {
+                filling.take(filled?).await?;
+                resubscribe(follow, connection, &mut filling, &mut control).await?;
+            }
             changed = follow.interest.changed() => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
-                let (again, welcome) = subscribe(follow, connection, control.number + 1).await?;
-                control = again;
-                update_trust(follow, connection, welcome.trust).await?;
-                follow.report.mark_changed();
+                resubscribe(follow, connection, &mut filling, &mut control).await?;
             }
             changed = follow.report.changed(), if !report_due => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
@@ -301,7 +325,7 @@ async fn session(
             }
             _ = replica.repair.notified() => {
                 // What this parent cannot mend, the next one is asked to.
-                if let Err(error) = heal(follow, connection).await {
+                if let Err(error) = heal(follow, connection, &control.interest).await {
                     replica.request_repair();
                     return Err(error);
                 }
@@ -319,10 +343,13 @@ async fn session(
                 if let Some(pushed) = pushed {
                     let bytes = stream.bytes();
                     if pushed.subscription() == control.number {
-                        let update = replica.rebuild(pushed);
-                        take_in(follow, connection, update, bytes).await?;
+                        let update = replica.rebuild_anywhere(pushed, &control.interest).await?;
+                        take_in(follow, connection, &control.interest, update, bytes).await?;
                         parents.supplied();
                     }
+                }
+                if filling.is_outdated() {
+                    resubscribe(follow, connection, &mut filling, &mut control).await?;
                 }
             }
         }
@@ -331,19 +358,18 @@ async fn session(
 
 /// Fetches what the held release lacks; where the parent has not all of that,
 /// takes in whole what it does have.
-async fn heal(follow: &Follow, connection: &Connection) -> Result<(), ReplicaError> {
+async fn heal(follow: &Follow, connection: &Connection, interest: &Interest) -> Result<(), ReplicaError> {
     let replica = &follow.replica;
     match replica.repair(connection).await {
         Ok(0) => {}
         Ok(_) => replica.held.send_modify(|_| {}),
         Err(ReplicaError::Unrepaired(left)) => {
-            let interest = follow.interest.borrow().clone();
-            let standing = Standing { whole: Vec::new(), ..replica.standing(&interest) };
+            let standing = Standing { whole: Vec::new(), ..replica.standing(interest) };
             let channel = replica.channel().clone();
             let request = UpdateRequest { channel, interest: interest.clone(), standing };
             let snapshot = pull(connection, request).await?;
             let (update, bytes) = snapshot.ok_or(ReplicaError::Unrepaired(left))?;
-            attempt(replica, connection, &interest, update, bytes, follow).await?;
+            attempt(replica, connection, interest, update, bytes, follow).await?;
             replica.repair(connection).await?;
         }
         Err(error) => return Err(error),
@@ -356,20 +382,20 @@ async fn heal(follow: &Follow, connection: &Connection) -> Result<(), ReplicaErr
 async fn take_in(
     follow: &Follow,
     connection: &Connection,
+    interest: &Interest,
     update: Option<Update>,
     bytes: u64,
 ) -> Result<(), ReplicaError> {
     let replica = &follow.replica;
-    let interest = follow.interest.borrow().clone();
     let attempted = match update {
-        Some(ref update) => attempt(replica, connection, &interest, update.clone(), bytes, follow).await,
+        Some(ref update) => attempt(replica, connection, interest, update.clone(), bytes, follow).await,
         None => Err(ReplicaError::Unfit),
     };
     // Signed by keys that a newer version of trust may name: judged once more by that.
     let attempted = match (attempted, update) {
         (Err(error), Some(update)) if error.is_trust() && replica.trust().fetch(connection).await? => {
             (follow.events)(FollowEvent::Trust { version: replica.trust().version() });
-            attempt(replica, connection, &interest, update, bytes, follow).await
+            attempt(replica, connection, interest, update, bytes, follow).await
         }
         (attempted, _) => attempted,
     };
@@ -395,12 +421,12 @@ async fn take_in(
     };
     tracing::info!(%error, parent = %connection.peer(), "a pushed update does not fit; asking from where we stand");
     let mut last = error;
-    let release = replica.standing(&interest).release;
-    for standing in [replica.standing(&interest), Standing { release, whole: Vec::new() }] {
+    let release = replica.standing(interest).release;
+    for standing in [replica.standing(interest), Standing { release, whole: Vec::new() }] {
         let channel = replica.channel().clone();
         let request = UpdateRequest { channel, interest: interest.clone(), standing };
         let pulled = match pull(connection, request).await? {
-            Some((update, bytes)) => attempt(replica, connection, &interest, update, bytes, follow).await,
+            Some((update, bytes)) => attempt(replica, connection, interest, update, bytes, follow).await,
             None => Ok(()),
         };
         match pulled {

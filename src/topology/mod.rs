@@ -350,8 +350,8 @@ impl Distance {
     }
 }
 
-/// A relay's place in a child's order, the best first (TP-4): distance, then round
-/// trip, where it differs by much, then a hash of both names, so that
+/// A relay's place in a child's order, the best first (TP-4): distance, then, beyond the datacenter,
+/// round trip, where it differs by much, then a hash of both names, so that
 /// the children of a place spread over its relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
@@ -367,10 +367,13 @@ pub fn rank(child: &Child, relay: &Alternate, round_trip: Option<Duration>) -> R
 
 impl Rank {
     fn new(child: &Child, place: &Place, round_trip: Option<Duration>, who: &str) -> Self {
-        // Doubling steps: what differs by less is alike, and nobody moves for it.
-        let steps = round_trip.unwrap_or_default().as_micros() / NEAR_ROUND_TRIP.as_micros();
+        let distance = Distance::between(child, place);
+        // Within a datacenter what differs is how busy machines are, and nobody moves for that. Beyond,
+        // steps double: what differs by less is alike.
+        let measured = round_trip.filter(|_| distance > Distance::Datacenter).unwrap_or_default();
+        let steps = measured.as_micros() / NEAR_ROUND_TRIP.as_micros();
         Self {
-            distance: Distance::between(child, place),
+            distance,
             round_trip: u128::BITS - steps.leading_zeros(),
             spread: hash(&[child.name.as_str(), who]),
         }

@@ -153,7 +153,7 @@ impl Scene {
         let whole = if from.is_some() { bundles.clone() } else { Vec::new() };
         let standing = Standing { release: from, whole };
         let channel = self.platform.channel().clone();
-        let request = UpdateRequest { channel, interest: Interest::Named(bundles), standing };
+        let request = UpdateRequest { channel, interest: Interest::named(bundles), standing };
         let update = pull(&self.connection, request).await?;
         Ok(update.map_or(0, |(update, _)| update.edits.iter().map(|edit| edit.len() as u64).sum()))
     }

@@ -115,9 +115,35 @@ impl House {
         self.run_at(name, (Ipv4Addr::LOCALHOST, 0).into(), &parents).await
     }
 
+    /// As [`House::run`], below whoever is at an address.
+    pub async fn run_below(&self, name: &str, parent: SocketAddr) -> Running {
+        self.run_at(name, (Ipv4Addr::LOCALHOST, 0).into(), &[parent]).await
+    }
+
     /// As [`House::run`], at an address.
     pub async fn run_at(&self, name: &str, listen: SocketAddr, parents: &[SocketAddr]) -> Running {
-        let config = RelayConfig {
+        self.run_with_all(name, listen, parents, |_| {}).await
+    }
+
+    /// As [`House::run`], with other settings.
+    pub async fn run_with(
+        &self,
+        name: &str,
+        parents: &[&Running],
+        set: impl FnOnce(&mut RelayConfig),
+    ) -> Running {
+        let parents: Vec<SocketAddr> = parents.iter().map(|parent| parent.address).collect();
+        self.run_with_all(name, (Ipv4Addr::LOCALHOST, 0).into(), &parents, set).await
+    }
+
+    async fn run_with_all(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        parents: &[SocketAddr],
+        set: impl FnOnce(&mut RelayConfig),
+    ) -> Running {
+        let mut config = RelayConfig {
             listen,
             identity: self.path(name),
             state: self.path(name).join("state"),
@@ -126,8 +152,11 @@ impl House {
             addresses: Vec::new(),
             head_validity_seconds: 3600,
             advertise: None,
+            keep: Vec::new(),
+            keep_seconds: 3600,
             parents: parents.iter().map(SocketAddr::to_string).collect(),
         };
+        set(&mut config);
         // The socket of a relay that has ended lives for a moment longer.
         let free = async {
             while std::net::UdpSocket::bind(listen).is_err() {

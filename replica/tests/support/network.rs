@@ -102,6 +102,8 @@ pub enum Habit {
     Reset,
     ClosesInTheMiddle,
     WrongBundles,
+    /// Pushes, and leaves pulls unanswered.
+    NoPulls,
 }
 
 /// A parent that serves a replica.
@@ -120,6 +122,8 @@ pub struct Counts {
     pub objects: AtomicU64,
     /// Update streams begun.
     pub pushes: watch::Sender<u64>,
+    /// Pulls asked for.
+    asked: watch::Sender<u64>,
     pulls: AtomicU64,
 }
 
@@ -158,6 +162,12 @@ impl Parent {
         self.counts.objects.load(Ordering::SeqCst)
     }
 
+    /// Waits until a child has asked for an update.
+    pub async fn pulled(&self) {
+        let mut asked = self.counts.asked.subscribe();
+        tokio::time::timeout(DEADLINE, asked.wait_for(|asked| *asked > 0)).await.expect("a pull").unwrap();
+    }
+
     /// Waits until this many update streams were begun.
     pub async fn pushed(&self, count: u64) {
         let mut pushes = self.counts.pushes.subscribe();
@@ -193,6 +203,10 @@ impl Child {
                 self.subscription(connection, subscribe, sender, receiver).await
             }
             Some(Opening::Update(request)) => {
+                self.counts.asked.send_modify(|asked| *asked += 1);
+                if self.habit == Habit::NoPulls {
+                    return std::future::pending().await;
+                }
                 let outgoing =
                     self.replica.outgoing(&Reader::Relay, &request.interest, &request.standing).await?;
                 match outgoing.filter(|_| !matches!(self.habit, Habit::BadObjects)) {
@@ -280,8 +294,10 @@ impl Child {
             if let Some(outgoing) = self.replica.outgoing(&Reader::Relay, &interest, &standing).await? {
                 let mut stream = connection.open_uni().await?;
                 let count = *self.counts.pushes.borrow() + 1;
-                if matches!(self.habit, Habit::Good | Habit::BadObjects | Habit::WrongBundles)
-                    || (matches!(self.habit, Habit::Flips { .. }) && count > 1)
+                if matches!(
+                    self.habit,
+                    Habit::Good | Habit::BadObjects | Habit::WrongBundles | Habit::NoPulls
+                ) || (matches!(self.habit, Habit::Flips { .. }) && count > 1)
                 {
                     outgoing.push(subscription, &mut stream).await?;
                 } else {
