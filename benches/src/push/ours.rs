@@ -49,9 +49,12 @@ impl Relay {
 }
 
 impl Server for Relay {
-    const NAME: &'static str = "Rootcast relay";
     // The release that is there already.
     const AT_ONCE: usize = 1;
+
+    fn name(&self) -> &'static str {
+        "Rootcast relay"
+    }
 
     fn id(&self) -> Result<u32, BenchError> {
         self.process.id().ok_or_else(|| BenchError::Nothing("the relay ended".into()))
