@@ -31,6 +31,7 @@ pub mod release;
 pub mod settings;
 pub mod subscriptions;
 pub mod succession;
+pub mod topology;
 pub mod tree;
 pub mod trust;
 pub mod verify;

@@ -167,6 +167,37 @@ pub const MAX_CHILDREN: usize = 20_000;
 /// Most rows of a status report that a relay passes on.
 pub const MAX_STATUS_ROWS: usize = 4096;
 
+/// Most alternates that a parent names to a child.
+pub const MAX_ALTERNATES: usize = 8;
+/// Most relays that a child keeps in mind as parents: those configured, and those it was told of.
+pub const MAX_CANDIDATES: usize = 32;
+/// Most relays on the way from the origin to one, both included.
+pub const MAX_ROUTE: usize = 16;
+/// Round trips up to this are alike, and beyond it those up to twice as long.
+pub const NEAR_ROUND_TRIP: Duration = Duration::from_millis(10);
+/// How long a child waits at least before it looks whether a better parent is back; it doubles, with jitter.
+pub const PROBE_FIRST: Duration = Duration::from_secs(5);
+/// Longest such wait.
+pub const PROBE_MAX: Duration = Duration::from_secs(120);
+/// How long a better parent must have been reachable before a child goes home to it.
+pub const HOME_STABLE: Duration = Duration::from_secs(20);
+/// Longest such time, of a parent that was lost again and again.
+pub const HOME_STABLE_MAX: Duration = Duration::from_secs(3600);
+/// A parent that is lost sooner than this after it was chosen must be stable for twice as long next time.
+pub const FLAP_WINDOW: Duration = Duration::from_secs(600);
+/// How long a child lets a parent that is cut off or behind find a way itself, before it looks for another.
+pub const CUT_OFF_PATIENCE: Duration = Duration::from_secs(2);
+/// The children of such a parent spread over this time.
+pub const CUT_OFF_SPREAD: Duration = Duration::from_secs(8);
+/// How long a relay is without a parent before it says so.
+pub const CUT_OFF_SAID: Duration = Duration::from_secs(1);
+/// How long a relay lacks what its head says there is, before it says so.
+pub const BEHIND_SAID: Duration = Duration::from_secs(30);
+/// A parent that has sent nothing for this long, keep-alives notwithstanding, is left where there is another.
+pub const SILENCE_WAIT: Duration = Duration::from_secs(15);
+/// Shortest time between two lists of alternates on one control stream.
+pub const ALTERNATES_GAP: Duration = Duration::from_secs(2);
+
 /// Longest address of a relay, `host:port`, in bytes.
 pub const MAX_ADDRESS: usize = 261;
 /// Most addresses in a join string.
@@ -239,8 +270,21 @@ pub const OFFLINE_KEPT: Duration = Duration::from_secs(600);
 /// Wait for an orderly end after a signal.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// Handshakes that a listener works on at once; more are refused.
+/// Handshakes that a listener works on at once; more wait.
 pub const MAX_PENDING_HANDSHAKES: usize = 1024;
+/// Callers with a proved address that wait for their handshake; more are refused. At two
+/// thousand handshakes a second all are served within [`HANDSHAKE_WAIT`].
+pub const MAX_WAITING_HANDSHAKES: usize = 16 * 1024;
+/// How long a relay gives out tickets under one key; it takes them for twice as long.
+pub const TICKET_KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// Keys of tickets that a relay keeps: the one in use, and the one before.
+pub const MAX_TICKET_KEYS: usize = 2;
+/// Longest ticket: a session and a chain of certificates.
+pub const MAX_TICKET: usize = 16 * 1024;
+/// Tickets that a relay gives out on each connection.
+pub const TICKETS_GIVEN: usize = 2;
+/// Tickets that a client keeps of one relay.
+pub const MAX_SESSIONS: usize = 4;
 /// Above this many handshakes at once a caller must first prove its address (QUIC retry).
 pub const RETRY_HANDSHAKES_ABOVE: usize = 128;
 /// Bytes kept for one handshake before it is looked at.
@@ -358,11 +402,27 @@ const _: () = {
     assert!((MAX_TRUST_ANSWER as u64) * (MAX_DOCUMENT + 16) <= MAX_FRAME);
     assert!(MAX_NUMBER < u64::MAX - 1, "number + 1 never overflows");
     assert!(RETRY_HANDSHAKES_ABOVE < MAX_PENDING_HANDSHAKES);
+    assert!(
+        MAX_WAITING_HANDSHAKES as u64 <= 2000 * HANDSHAKE_WAIT.as_secs()
+            && MAX_WAITING_HANDSHAKES <= MAX_CHILDREN
+    );
+    assert!(TICKETS_GIVEN <= MAX_SESSIONS);
     assert!(CHILD_WINDOW <= CONNECTION_WINDOW && STREAM_WINDOW <= CONNECTION_WINDOW);
     assert!(MAX_HOST_SUBSCRIPTIONS <= MAX_SUBSCRIPTIONS);
     assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
     assert!(MAX_EDIT < 1 << 32 && MAX_RELEASE_RECORD < 1 << 32, "a store keeps lengths in 32 bits");
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
+    assert!(KEEP_ALIVE.as_secs() + 5 <= SILENCE_WAIT.as_secs(), "a lost keep-alive is sent again some times");
+    assert!(SILENCE_WAIT.as_secs() < IDLE_WAIT.as_secs());
+    assert!(MAX_ALTERNATES + MAX_JOIN_ADDRESSES <= MAX_CANDIDATES);
+    // One that withholds is left after that time, and must not be gone back to as quickly again.
+    assert!(BEHIND_HEAD_WAIT.as_secs() < FLAP_WINDOW.as_secs());
+    // Names, a place and an address each, or the route.
+    assert!((MAX_ALTERNATES * (MAX_NAME + 3 * MAX_LABEL + MAX_ADDRESS + 32)) as u64 <= MAX_NEWS);
+    assert!((MAX_ROUTE * (MAX_NAME + 8)) as u64 + 128 <= MAX_NEWS);
+    assert!(
+        HOME_STABLE.as_secs() <= HOME_STABLE_MAX.as_secs() && PROBE_FIRST.as_secs() <= PROBE_MAX.as_secs()
+    );
     // A role, a name and their heads, and one signature over them.
     assert!(MAX_DENIED as u64 * (MAX_NAME as u64 + 14) + 1024 <= MAX_DOCUMENT);
     // A use of a token is a name, a key and their heads.

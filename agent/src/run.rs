@@ -7,8 +7,12 @@ use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast::topology::Patience;
+
 use rootcast_replica::renewal::{ask_parents, keep_renewed};
-use rootcast_replica::{Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, follow};
+use rootcast_replica::{
+    Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, follow, known_addresses,
+};
 use rootcast_transport::Code;
 use std::future::Future;
 use std::path::Path;
@@ -101,9 +105,16 @@ pub async fn run_on(
     let endpoint = machine.dial_only(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
+    let known = known_addresses(&config.relays);
+    let ways = watch::Sender::new(known.clone());
     let following = follow(Follow {
         endpoint: endpoint.clone(),
-        parents: config.relays.clone(),
+        child: child_of(member.identity.name()),
+        parents: known.clone(),
+        patience: Patience::STANDARD,
+        serves: None,
+        upstream: None,
+        ways: ways.clone(),
         replica: replica.clone(),
         interest: interest.subscribe(),
         report: report.subscribe(),
@@ -113,10 +124,9 @@ pub async fn run_on(
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, relays) = (endpoint.clone(), config.relays.clone());
-    let clock = machine.clone();
+    let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
     let renewing = keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
-        let (dialling, relays, now) = (dialling.clone(), relays.clone(), clock.now());
+        let (dialling, relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
         async move { ask_parents(&dialling, &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);

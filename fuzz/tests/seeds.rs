@@ -22,6 +22,7 @@ use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
+use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptParents, Place, Route};
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_age::DecryptionKey;
@@ -238,6 +239,7 @@ fn messages(seeds: &mut Seeds) {
         standing: standing.clone(),
         trust: 1,
         head: (1, 3),
+        serves: Some(Address::new("fra-1.example.net:7400").unwrap()),
     };
     seeds.message("opening", "subscribe", &Opening::Subscribe(subscribe));
     let all = UpdateRequest { channel: channel(), interest: Interest::All, standing: nowhere };
@@ -257,13 +259,7 @@ fn messages(seeds: &mut Seeds) {
     seeds.message("opening", "objects", &Opening::Objects(request));
     seeds.message("objects-answer", "three", &ObjectsAnswer(vec![Some(1), None, Some(1 << 20)]));
     seeds.message("objects-answer", "none", &ObjectsAnswer(Vec::new()));
-    let alternates = vec!["relay-1:7400".into(), "[::1]:7400".into()];
-    seeds.message(
-        "welcome",
-        "some",
-        &Welcome { latest: Some(accepted), time: 1_800_000_000, alternates, trust: 2 },
-    );
-    seeds.message("welcome", "none", &Welcome { latest: None, time: 0, alternates: Vec::new(), trust: 1 });
+    topology(seeds, accepted);
     let status = |state| HostStatus {
         name: "web-1".into(),
         role: "agent".into(),
@@ -285,6 +281,36 @@ fn messages(seeds: &mut Seeds) {
         "some",
         &Floors { trust_version: 1, head_epoch: 1, head_sequence: 70_000, release: Some(accepted) },
     );
+}
+
+/// Of parents: how they stand, and who else there is.
+fn topology(seeds: &mut Seeds, accepted: Accepted) {
+    let name = |text: &str| MemberName::new(text).unwrap();
+    let place = |labels: &str| Place::of(&labels.parse().unwrap());
+    let relay = |text: &str, labels: &str, address: &str| Alternate {
+        name: name(text),
+        place: place(labels),
+        address: Address::new(address).unwrap(),
+    };
+    let relays = [
+        relay("fra-2", "datacenter=fra&region=eu", "relay-1:7400"),
+        relay("eu-1", "region=eu", "[::1]:7400"),
+        Alternate { place: Place::default(), ..relay("origin", "region=eu", "origin:1") },
+    ];
+    let child = Child { name: name("web-1"), place: place("datacenter=fra&region=eu"), is_relay: false };
+    let alternates = Alternates::ranked(&child, &relays);
+    let route = Route::origin(name("origin")).below(name("eu-1"));
+    let condition = Condition { latest: Some(accepted), route, behind: false };
+    let nothing = Condition { latest: None, route: Route::default(), behind: true };
+    let kept = KeptParents { parent: alternates.iter().next().cloned(), alternates: alternates.clone() };
+    seeds.message("kept-parents", "some", &kept);
+    seeds.message("kept-parents", "none", &KeptParents { parent: None, alternates: Alternates::default() });
+    seeds.message("news", "condition", &News::Condition(condition.clone()));
+    seeds.message("news", "alternates", &News::Alternates(alternates.clone()));
+    let none = Welcome { condition: nothing, time: 0, alternates: Alternates::default(), trust: 1 };
+    seeds.message("welcome", "some", &Welcome { condition, time: 1_800_000_000, alternates, trust: 2 });
+    seeds.message("welcome", "none", &none);
+    seeds.message("opening", "condition", &Opening::Condition(channel()));
 }
 
 /// Of trust, heads and joining.

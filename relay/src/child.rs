@@ -1,6 +1,7 @@
 //! One child's streams: its subscription, and the questions it asks.
 
 use crate::joins;
+use crate::neighbours::{Entered, Neighbours};
 use crate::news::Told;
 use crate::publish;
 use crate::server::Shared;
@@ -12,7 +13,8 @@ use rootcast::protocol::{
     Interest, Opening, Report, Standing, Subscribe, UpdateAnswer, UpdateRequest, Welcome,
 };
 use rootcast::reader::Reader;
-use rootcast_replica::{Outgoing, Replica, ReplicaError};
+use rootcast::topology::{Address, Alternate, Place};
+use rootcast_replica::{Outgoing, Replica, ReplicaError, child_of};
 use rootcast_transport::{Code, Connection, PeerFault, Receiver, Role, Sender, TransportError};
 use std::pin::pin;
 use std::sync::Arc;
@@ -140,6 +142,14 @@ async fn stream_of(
             sender.send_message(&shared.answers.answer(request).await).await?;
             Ok(sender.finish()?)
         }
+        Opening::Condition(channel) => {
+            if let (Some(replica), Some(neighbours)) =
+                (shared.replica(&channel), shared.neighbours.get(&channel))
+            {
+                sender.send_message(&neighbours.condition(replica)).await?;
+            }
+            Ok(sender.finish()?)
+        }
         Opening::Status => {
             shared.tell_own();
             let mut rows = shared.statuses.watch().borrow().clone();
@@ -217,7 +227,8 @@ async fn subscription(
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
-    let Some(replica) = shared.replica(&subscribe.channel).cloned() else {
+    let neighbours = shared.neighbours.get(&subscribe.channel).cloned();
+    let (Some(replica), Some(neighbours)) = (shared.replica(&subscribe.channel).cloned(), neighbours) else {
         return Ok(sender.finish()?);
     };
     let (connection, reader) = (&peer.connection, &peer.reader);
@@ -226,10 +237,11 @@ async fn subscription(
         shared.refuse(connection, &format!("{forbidden} bundles"));
     }
     let time = shared.trust.machine().seconds();
-    let latest = replica.held().map(|held| held.accepted());
     let trust = shared.trust.version();
-    sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
-    let news = Told::new(&subscribe, trust);
+    let who = child_of(connection.peer());
+    let (condition, alternates) = (neighbours.condition(&replica), neighbours.alternates(&who));
+    let news = Told::new(&subscribe, trust, &condition, &alternates, who);
+    sender.send_message(&Welcome { condition, time, alternates, trust }).await?;
     // Who is denied is no business of hosts.
     let denials = (connection.peer().role() == Role::Relay).then(|| shared.denials.subscribe());
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
@@ -237,6 +249,7 @@ async fn subscription(
     let channel = &subscribe.channel;
     let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
     let _ends = Ends { shared, key: &key, session };
+    let _entered = entered(&neighbours, connection, subscribe.serves.clone(), session);
     let wish = peer.wish(shared, channel, &subscribe.interest);
     let reports = async {
         // A host's report is one row, of two names and little more.
@@ -251,9 +264,23 @@ async fn subscription(
     tokio::select! {
         biased;
         outcome = reports => outcome,
-        outcome = news.tell(&replica, denials, &mut sender) => outcome,
+        outcome = news.tell(&replica, &neighbours, denials, &mut sender) => outcome,
         outcome = push(&replica, peer, wish, subscribe) => outcome,
     }
+}
+
+/// A relay is told of to others. Its name and place are its certificate's.
+fn entered(
+    neighbours: &Arc<Neighbours>,
+    connection: &Connection,
+    serves: Option<Address>,
+    session: u64,
+) -> Option<Entered> {
+    let peer = connection.peer();
+    // A relay dials from the socket that it listens at, so where it comes from it can be found.
+    let address = serves.or_else(|| Address::new(connection.remote().to_string()).ok())?;
+    let relay = Alternate { name: peer.member().clone(), place: Place::of(peer.labels()), address };
+    (peer.role() == Role::Relay).then(|| neighbours.enter(relay, session))
 }
 
 /// Notes that a subscription is over, also where its task is dropped with the connection.

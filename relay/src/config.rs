@@ -7,6 +7,7 @@ use rootcast::limits::{
 };
 use rootcast::path::ChannelName;
 use rootcast::subscriptions::Keep;
+use rootcast::topology::Address;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -35,6 +36,11 @@ pub struct RelayConfig {
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
+    /// Where other relays and hosts can dial this relay, `host:port`. Its parent passes it on. Without it: what
+    /// `listen` says, or, where that is every address of the machine, where the parent sees it
+    /// (specs/topology.md, TP-11).
+    #[serde(default)]
+    pub advertise: Option<String>,
     /// Bundles that a relay keeps up although no child wants them: names, `role/*` for those below one, `*` for
     /// all. The origin keeps all.
     #[serde(default)]
@@ -90,9 +96,21 @@ impl RelayConfig {
             let message = "`keys` are the origin's, and a relay with `parents` is not the origin";
             return Err(ConfigError::wrong(path, message).into());
         }
+        for address in config.parents.iter().chain(&config.advertise) {
+            Address::new(address.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
+        }
         config.keys = config.keys.map(|keys| directory.join(keys));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)
+    }
+
+    /// Where the relay, which listens at `bound`, can be dialled; `None` where its parent can tell better.
+    pub(crate) fn serves(&self, bound: SocketAddr) -> Option<Address> {
+        match &self.advertise {
+            Some(address) => Address::new(address.clone()).ok(),
+            None if bound.ip().is_unspecified() => None,
+            None => Address::new(bound.to_string()).ok(),
+        }
     }
 }

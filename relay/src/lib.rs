@@ -16,11 +16,13 @@ mod heads;
 pub mod issuing;
 mod joins;
 pub mod membership;
+mod neighbours;
 mod news;
 mod publish;
 mod server;
 mod start;
 mod status;
+mod tickets;
 mod wanted;
 
 pub use config::RelayConfig;

@@ -72,6 +72,7 @@ impl Platform {
             channels: vec![channel()],
             keys: None,
             addresses: Vec::new(),
+            advertise: None,
             parents: parents.iter().map(SocketAddr::to_string).collect(),
             head_validity_seconds: 3600,
             keep: Vec::new(),
@@ -167,6 +168,7 @@ async fn subscribe(connection: &Connection) -> (Sender, Receiver) {
         standing: nowhere(),
         trust: 1,
         head: (0, 0),
+        serves: None,
     };
     sender.send_message(&Opening::Subscribe(opening)).await.unwrap();
     receiver.receive_message::<Welcome>(MAX_FRAME).await.unwrap().expect("a welcome");

@@ -51,8 +51,15 @@ async fn w_12_a_child_that_takes_nothing_is_let_go_with_a_reason_and_its_sibling
     publish(&publishing, &publisher, &[("base", "large", Some(&large))]).await;
     let (mut sender, mut receiver) = stuck.open_bi().await.unwrap();
     let (channel, interest) = (channel(), Interest::All);
-    let subscribe =
-        Subscribe { channel, subscription: 1, interest, standing: nowhere(), trust: 1, head: (0, 0) };
+    let subscribe = Subscribe {
+        channel,
+        subscription: 1,
+        interest,
+        standing: nowhere(),
+        trust: 1,
+        head: (0, 0),
+        serves: None,
+    };
     sender.send_message(&Opening::Subscribe(subscribe)).await.unwrap();
     soon(receiver.receive_message::<Welcome>(MAX_FRAME)).await.unwrap().expect("a welcome");
     let mut update = soon(stuck.accept_uni()).await.unwrap();

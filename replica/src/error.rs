@@ -75,6 +75,9 @@ pub enum ReplicaError {
     /// The parent leaves out bundles that the release's own plan names.
     #[error("the parent withholds bundles of the release")]
     Withheld,
+    /// The parent is reached through us: to follow it would be to follow ourselves.
+    #[error("the parent follows this relay")]
+    Loop,
     /// An update names a bundle that we did not ask for.
     #[error("the update brings bundle `{0}`, which was not asked for")]
     NotAsked(BundleName),

@@ -2,15 +2,15 @@
 //! when it is lost, the next one.
 
 use crate::fill::Filling;
+use crate::parents::{Arrived, Parents};
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
-use rootcast::limits::{
-    ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX,
-};
+use rootcast::limits::{ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP};
 use rootcast::protocol::{
     HostStatus, Interest, News, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
 };
+use rootcast::topology::{Address, Alternate, Alternates, Child, Patience, Route};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -60,8 +60,18 @@ pub enum FollowEvent {
 pub struct Follow {
     /// Our end of the network.
     pub endpoint: Endpoint,
-    /// Addresses of parents, the best first.
-    pub parents: Vec<String>,
+    /// Who we are.
+    pub child: Child,
+    /// Addresses of parents, as configured, the best first.
+    pub parents: Vec<Address>,
+    /// How long to wait for what.
+    pub patience: Patience,
+    /// Where we can be dialled; relays.
+    pub serves: Option<Address>,
+    /// Where the way to the origin is told; relays.
+    pub upstream: Option<watch::Sender<Upstream>>,
+    /// Told which addresses to ask: the parent's first, then the others that are known.
+    pub ways: watch::Sender<Vec<Address>>,
     /// What is kept up.
     pub replica: Arc<Replica>,
     /// Which bundles; a change subscribes anew.
@@ -72,35 +82,58 @@ pub struct Follow {
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
 
-/// Follows parents until the future is dropped: the first that answers, and
-/// on loss the next at once; after a round without success it waits, longer
-/// each time, with jitter.
+/// What a relay knows of those above it, in one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Upstream {
+    /// The parent's way to the origin; cut off where there is no parent.
+    pub route: Route,
+    /// The parent.
+    pub parent: Option<Alternate>,
+    /// Those that the parent named.
+    pub alternates: Alternates,
+}
+
+/// How a session ended without anybody's fault.
+enum Ended {
+    /// By the parent.
+    Over,
+    /// Others are to be tried first.
+    Poor,
+    /// There is a better parent, and a connection to it.
+    Better(Arrived),
+}
+
+/// Follows parents until the future is dropped, as [`Choice`](rootcast::topology::Choice) says which.
 pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
-    let mut wait = RETRY_FIRST;
+    let mut parents = Parents::open(&follow).await;
+    let mut next = None;
     loop {
-        for address in follow.parents.clone() {
-            let outcome = match follow.endpoint.connect(&address).await {
-                Ok(connection) => {
-                    let begun = tokio::time::Instant::now();
-                    let parent = connection.peer().to_string();
-                    (follow.events)(FollowEvent::Connected { parent, address: address.clone() });
-                    let outcome = session(&mut follow, &connection).await;
-                    connection.close(Code::LEAVING, "the child leaves");
-                    // Our own disk is no reason to hurry back.
-                    let ours = matches!(outcome, Err(ReplicaError::Store(_)));
-                    if begun.elapsed() > wait && !ours {
-                        wait = RETRY_FIRST;
-                    }
-                    outcome
-                }
-                Err(error) => Err(error.into()),
-            };
-            let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());
-            (follow.events)(FollowEvent::Lost { address, reason });
+        let arrived = match next.take() {
+            Some(arrived) => arrived,
+            None => parents.dial(&*follow.events).await,
+        };
+        let (address, connection) = (arrived.address.clone(), arrived.connection.clone());
+        let parent = connection.peer().to_string();
+        (follow.events)(FollowEvent::Connected { parent, address: address.to_string() });
+        let outcome = session(&mut follow, &mut parents, arrived).await;
+        connection.close(Code::LEAVING, "the child leaves");
+        // Our own disk is no reason to hurry to anybody.
+        let ours = matches!(outcome, Err(ReplicaError::Store(_)));
+        let reason = match outcome {
+            Ok(Ended::Better(better)) => {
+                let reason = format!("{} is better", better.connection.peer());
+                next = Some(better);
+                reason
+            }
+            Ok(Ended::Poor) => "it is behind or cut off, and others are tried first".into(),
+            Ok(Ended::Over) => "it ended the session".into(),
+            Err(error) => error.to_string(),
+        };
+        if next.is_none() {
+            parents.lost(&address, ours);
         }
-        tokio::time::sleep(follow.replica.machine().jitter(wait)).await;
-        wait = (wait * 2).min(RETRY_MAX);
+        (follow.events)(FollowEvent::Lost { address: address.to_string(), reason });
     }
 }
 
@@ -134,20 +167,20 @@ async fn subscribe(
     connection: &Connection,
     number: u64,
     interest: Interest,
-) -> Result<Control, ReplicaError> {
+) -> Result<(Control, Welcome), ReplicaError> {
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
     let (mut sender, mut receiver) = connection.open_bi().await?;
     let trust = follow.replica.trust().version();
     let head = follow.replica.head().map_or((0, 0), |head| head.head().rank());
-    let asked = interest.clone();
-    let subscribe = Subscribe { channel, subscription: number, interest: asked, standing, trust, head };
+    let (asked, serves) = (interest.clone(), follow.serves.clone());
+    let subscribe =
+        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let welcome = receiver.receive_message(MAX_FRAME);
     let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
     let welcome = welcome.ok_or(ReplicaError::NotFound)?;
-    update_trust(follow, connection, welcome.trust).await?;
-    Ok(Control { sender, receiver, number, interest })
+    Ok((Control { sender, receiver, number, interest }, welcome))
 }
 
 /// Subscribes anew where what is wanted, or can be subscribed to, has changed.
@@ -159,7 +192,9 @@ async fn resubscribe(
 ) -> Result<(), ReplicaError> {
     let interest = filling.begin(&follow.interest.borrow_and_update());
     if interest != control.interest {
-        *control = subscribe(follow, connection, control.number + 1, interest).await?;
+        let (again, welcome) = subscribe(follow, connection, control.number + 1, interest).await?;
+        *control = again;
+        update_trust(follow, connection, welcome.trust).await?;
         follow.report.mark_changed();
     }
     Ok(())
@@ -175,8 +210,18 @@ async fn update_trust(follow: &Follow, connection: &Connection, version: u64) ->
 }
 
 /// Takes in what the parent says on the control stream.
-async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<(), ReplicaError> {
+async fn hear(
+    follow: &Follow,
+    parents: &mut Parents,
+    connection: &Connection,
+    news: News,
+) -> Result<(), ReplicaError> {
     let document = match news {
+        News::Condition(condition) => return parents.heard(condition),
+        News::Alternates(alternates) => {
+            parents.learn(alternates).await;
+            return Ok(());
+        }
         News::Trust(version) => return update_trust(follow, connection, version).await,
         News::Denials(document) => {
             (follow.events)(FollowEvent::Denials { document });
@@ -233,11 +278,21 @@ async fn behind(replica: &Replica) {
     }
 }
 
-/// Follows one parent until it is lost.
-async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), ReplicaError> {
+/// Follows one parent until it is lost, or left for a better one.
+async fn session(
+    follow: &mut Follow,
+    parents: &mut Parents,
+    arrived: Arrived,
+) -> Result<Ended, ReplicaError> {
+    let connection = &arrived.connection;
     let mut filling = Filling::new(&follow.replica, connection);
     let interest = filling.begin(&follow.interest.borrow_and_update());
-    let mut control = subscribe(follow, connection, 1, interest).await?;
+    let (mut control, welcome) = subscribe(follow, connection, 1, interest).await?;
+    let trust = welcome.trust;
+    if !parents.welcomed(&arrived, welcome).await? {
+        return Ok(Ended::Poor);
+    }
+    update_trust(follow, connection, trust).await?;
     follow.report.mark_changed();
     let mut next_report = tokio::time::Instant::now();
     let mut report_due = false;
@@ -276,9 +331,10 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                 }
             }
             news = control.receiver.receive_message::<News>(MAX_NEWS) => match news? {
-                Some(news) => hear(follow, connection, news).await?,
-                None => return Ok(()),
+                Some(news) => hear(follow, parents, connection, news).await?,
+                None => return Ok(Ended::Over),
             },
+            better = parents.look_around(connection) => return Ok(Ended::Better(better?)),
             // The last: a parent that sends without end keeps nothing else from being done.
             stream = connection.accept_uni() => {
                 let mut stream = stream?;
@@ -289,6 +345,7 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                     if pushed.subscription() == control.number {
                         let update = replica.rebuild_anywhere(pushed, &control.interest).await?;
                         take_in(follow, connection, &control.interest, update, bytes).await?;
+                        parents.supplied();
                     }
                 }
                 if filling.is_outdated() {

@@ -64,6 +64,10 @@ where
     Ok(renewed)
 }
 
+fn list(parents: &[impl AsRef<str>]) -> String {
+    parents.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
 /// Asks parents in turn: as a member while our certificate is good, and
 /// as one without when it is no longer.
 ///
@@ -71,14 +75,14 @@ where
 /// [`JoinFailure`]; the last parent's, where none issues.
 pub async fn ask_parents(
     endpoint: &Endpoint,
-    parents: &[String],
+    parents: &[impl AsRef<str>],
     identity: &Identity,
     now: SystemTime,
     request: Bytes,
 ) -> Result<JoinAnswer, JoinFailure> {
     let is_good = identity.expires() > now;
-    let mut last = Err(JoinFailure::Unavailable { tried: parents.join(", ") });
-    for address in parents {
+    let mut last = Err(JoinFailure::Unavailable { tried: list(parents) });
+    for address in parents.iter().map(AsRef::as_ref) {
         let connecting = async {
             if is_good {
                 endpoint.connect(address).await

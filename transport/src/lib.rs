@@ -25,6 +25,7 @@ mod sender;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod totals;
 mod tuning;
 mod unverified;
@@ -41,4 +42,5 @@ pub use name::{NameError, PeerName, RELAY_SERVER_NAME, authority_uri};
 pub use receiver::Receiver;
 pub use rootcast::member::Role;
 pub use sender::{Sender, frame, frame_of};
+pub use tickets::{TICKET_LOOK, TicketKeys};
 pub use totals::StreamTotals;

@@ -9,10 +9,12 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
 };
 use rootcast::limits::{MAX_EDIT, MAX_FRAME};
+use rootcast::path::MemberName;
 use rootcast::protocol::{
     HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
 };
 use rootcast::reader::Reader;
+use rootcast::topology::{self, Address, Alternates, Condition, Patience, Place, Route};
 use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
@@ -261,7 +263,13 @@ impl Child {
             Habit::GarbageWelcome => sender.send_frame(b"\x83garbage").await?,
             _ => {
                 let latest = self.replica.held().map(|held| held.accepted());
-                sender.send_message(&Welcome { latest, time: 1, alternates: Vec::new(), trust: 1 }).await?;
+                let condition = Condition {
+                    latest,
+                    route: Route::origin(MemberName::new("origin").unwrap()),
+                    behind: false,
+                };
+                let alternates = Alternates::default();
+                sender.send_message(&Welcome { condition, time: 1, alternates, trust: 1 }).await?;
             }
         }
         let reports = async {
@@ -382,6 +390,7 @@ pub struct Following {
     pub events: mpsc::UnboundedReceiver<FollowEvent>,
     pub interest: watch::Sender<Interest>,
     pub report: watch::Sender<Vec<HostStatus>>,
+    pub ways: watch::Sender<Vec<Address>>,
     task: JoinHandle<()>,
 }
 
@@ -398,12 +407,35 @@ impl Following {
         parents: &[SocketAddr],
         interest: Interest,
     ) -> Self {
+        let child = topology::Child {
+            name: MemberName::new("child").unwrap(),
+            place: Place::default(),
+            is_relay: false,
+        };
+        Self::start_as(endpoint, child, Patience::STANDARD, replica, parents, interest)
+    }
+
+    /// As [`Following::start`], as this child with this patience.
+    pub fn start_as(
+        endpoint: &Endpoint,
+        child: topology::Child,
+        patience: Patience,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
         assert_eq!(*replica.channel(), channel());
         let (told, events) = mpsc::unbounded_channel();
         let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Vec::new()));
+        let ways = watch::Sender::default();
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
-            parents: parents.iter().map(SocketAddr::to_string).collect(),
+            child,
+            parents: parents.iter().map(|address| Address::new(address.to_string()).unwrap()).collect(),
+            patience,
+            serves: None,
+            upstream: None,
+            ways: ways.clone(),
             replica: replica.clone(),
             interest: interest.subscribe(),
             report: report.subscribe(),
@@ -411,7 +443,7 @@ impl Following {
                 let _ = told.send(event);
             }),
         }));
-        Self { replica, events, interest, report, task }
+        Self { replica, events, interest, report, ways, task }
     }
 
     /// Waits until what is held is as wanted; looks again after each change.

@@ -4,6 +4,7 @@ mod endpoint;
 mod handshake;
 mod identity;
 mod joining;
+mod resumption;
 mod streams;
 
 use crate::endpoint::Caps;
