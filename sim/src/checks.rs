@@ -34,6 +34,8 @@ pub enum Rule {
     Prompt,
     /// After healing all hosts have the newest release.
     Converges,
+    /// After healing hosts and relays go home.
+    Home,
     /// After healing no store is damaged.
     Whole,
 }
@@ -49,6 +51,7 @@ impl Rule {
             Self::Origin => "origin",
             Self::Prompt => "prompt",
             Self::Converges => "converges",
+            Self::Home => "home",
             Self::Whole => "whole",
         }
     }
@@ -74,6 +77,15 @@ pub struct Host {
     pub live: PathBuf,
 }
 
+/// The relays that are nearer to a node than the origin.
+#[derive(Debug, Clone, Default)]
+pub struct Nearer {
+    /// Those that should be its parents.
+    pub homes: Vec<usize>,
+    /// Those above these.
+    pub above: Vec<usize>,
+}
+
 #[derive(Debug, Default)]
 struct Known {
     /// What may be under a number: an attempt whose end is not known may be followed by another.
@@ -87,10 +99,12 @@ struct Known {
     hosts: BTreeMap<usize, Host>,
     violations: Vec<Violation>,
     shown_files: u64,
-    /// Until when something was wrong with a node; far ahead while it is.
-    troubled: BTreeMap<usize, Instant>,
+    /// Until when something was wrong with a node, by the node that it comes from; far ahead while it is.
+    troubled: BTreeMap<(usize, usize), Instant>,
     /// When the origin made each release durable.
     durable_at: BTreeMap<u64, Instant>,
+    /// Whom each node followed last, and whether it still does.
+    parents: BTreeMap<usize, (usize, bool)>,
     /// Sessions with the origin that were begun.
     origin_sessions: u64,
 }
@@ -160,28 +174,60 @@ impl Checks {
         self.known().durable_at.get(&number).copied()
     }
 
-    /// Says that something is wrong with a node, or is no more.
-    pub fn set_troubled(&self, node: usize, troubled: bool) {
+    /// Says that something is wrong with a node, or is no more. `cause`: the node whose fault it is.
+    pub fn set_troubled(&self, node: usize, cause: usize, troubled: bool) {
         let now = Instant::now();
         let until = if troubled { now + FOR_EVER } else { now };
-        self.known().troubled.insert(node, until);
+        self.known().troubled.insert((node, cause), until);
     }
 
-    /// Somebody has begun a session with the origin. A host whose own relay has been
-    /// well for long has no reason to.
-    pub fn follows_origin(&self, node: usize, home: Option<usize>) {
-        self.known().origin_sessions += 1;
+    /// Whether nothing was wrong with a node for long.
+    fn is_well(&self, node: usize) -> bool {
         let now = Instant::now();
-        let well = |node: usize| {
-            let until = self.known().troubled.get(&node).copied();
-            until.is_none_or(|until| until + WELL <= now)
-        };
-        if let Some(home) = home.filter(|home| *home != self.origin && well(*home) && well(node)) {
+        let known = self.known();
+        known.troubled.range((node, 0)..=(node, usize::MAX)).all(|(_, until)| *until + WELL <= now)
+    }
+
+    /// A node has begun a session with a parent. With the origin it has no reason to where relays are
+    /// `nearer` and the ways to one of its homes have been well for long, but as a step from one farther off.
+    pub fn follows(&self, node: usize, parent: usize, nearer: &Nearer) {
+        let before = self.known().parents.insert(node, (parent, true)).map(|(before, _)| before);
+        if parent != self.origin {
+            return;
+        }
+        self.known().origin_sessions += 1;
+        let Nearer { homes, above } = nearer;
+        let is_way = |node: &usize| *node == self.origin || above.contains(node);
+        let parent_of = |node: &usize| self.known().parents.get(node).map(|(parent, _)| *parent);
+        // A relay that is not home itself may have nothing to give.
+        let leads =
+            |relay: &usize| self.is_well(*relay) && parent_of(relay).is_some_and(|parent| is_way(&parent));
+        let is_step = before.is_some_and(|before| !is_way(&before) && !homes.contains(&before));
+        let is_excused =
+            is_step || !above.iter().all(leads) || !self.is_well(self.origin) || !self.is_well(node);
+        if let Some(home) = homes.iter().find(|home| leads(home)).filter(|_| !is_excused) {
             self.violated(
                 Rule::Origin,
                 format!("node {node} follows the origin, and its relay {home} is well"),
             );
         }
+    }
+
+    /// A node has lost a parent.
+    pub fn lost(&self, node: usize, parent: usize) {
+        if let Some((before, follows)) = self.known().parents.get_mut(&node) {
+            *follows &= *before != parent;
+        }
+    }
+
+    /// Whether a node follows one of its homes, and the origin where it has none.
+    pub fn is_home(&self, node: usize, nearer: &Nearer) -> bool {
+        let parent =
+            self.known().parents.get(&node).filter(|(_, follows)| *follows).map(|(parent, _)| *parent);
+        let is_home = |parent| {
+            if nearer.homes.is_empty() { parent == self.origin } else { nearer.homes.contains(&parent) }
+        };
+        parent.is_some_and(is_home)
     }
 
     /// Sessions with the origin so far.

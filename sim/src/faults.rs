@@ -5,7 +5,7 @@ use crate::error::SimError;
 use crate::liar::{HABITS, Habit};
 use crate::network::Link;
 use crate::random::Random;
-use crate::world::{Kind, ORIGIN, World};
+use crate::world::{Kind, Node, ORIGIN, World};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -108,17 +108,20 @@ fn draw(kind: Kind, random: &mut Random) -> Option<Fault> {
     })
 }
 
-/// The nodes on one side of a cut.
+/// The nodes on one side of a cut: with `subtree` the whole datacenter or region that the node serves.
 fn side(world: &World, node: usize, subtree: bool) -> Vec<usize> {
-    let mut all = vec![node];
-    let mut at = 0;
-    while let (true, Some(parent)) = (subtree, all.get(at).copied()) {
-        let children = world.nodes.iter().enumerate();
-        let children = children.filter(|(_, child)| child.parents.first() == Some(&parent));
-        all.extend(children.filter(|(_, child)| child.kind != Kind::Publisher).map(|(child, _)| child));
-        at += 1;
-    }
-    all
+    let Some(own) = world.nodes.get(node).filter(|own| subtree && own.kind != Kind::Agent) else {
+        return vec![node];
+    };
+    let is_in = |other: &Node| match (other.kind, own.kind) {
+        (Kind::Publisher, _) => false,
+        (_, Kind::Origin) => true,
+        (Kind::Origin, _) => false,
+        _ if own.is_local => other.place == own.place,
+        _ => other.place.region == own.place.region,
+    };
+    let all = world.nodes.iter().enumerate().filter(|(_, other)| is_in(other));
+    all.map(|(index, _)| index).collect()
 }
 
 /// Lets it begin.
@@ -128,7 +131,7 @@ fn side(world: &World, node: usize, subtree: bool) -> Vec<usize> {
 pub fn begin(world: &mut World, planned: &Planned) -> Result<(), SimError> {
     let Planned { node, fault, .. } = *planned;
     let name = world.name(node).to_owned();
-    world.checks.set_troubled(node, true);
+    world.checks.set_troubled(node, node, true);
     world.trace.add("fault", format!("{name}: {fault:?} for {} s", planned.lasts.as_secs()));
     let Some(machine) = world.nodes.get(node).map(|node| node.machine.clone()) else { return Ok(()) };
     match fault {
@@ -137,7 +140,7 @@ pub fn begin(world: &mut World, planned: &Planned) -> Result<(), SimError> {
         Fault::Crash => machine.disk.crash_at_next_commit(),
         Fault::Cut { subtree } => {
             for node in side(world, node, subtree) {
-                world.checks.set_troubled(node, true);
+                world.checks.set_troubled(node, planned.node, true);
                 world.network.set_group(node, planned.node as u32 + 1);
             }
         }
@@ -175,7 +178,7 @@ pub fn end(world: &mut World, planned: &Planned) -> Result<(), SimError> {
         Fault::Crash => machine.disk.disarm(),
         Fault::Cut { subtree } => {
             for node in side(world, node, subtree) {
-                world.checks.set_troubled(node, false);
+                world.checks.set_troubled(node, planned.node, false);
                 world.network.set_group(node, 0);
             }
         }
@@ -184,6 +187,6 @@ pub fn end(world: &mut World, planned: &Planned) -> Result<(), SimError> {
         Fault::Skew(_) => machine.set_skew(0),
         Fault::Rebind => {}
     }
-    world.checks.set_troubled(node, false);
+    world.checks.set_troubled(node, node, false);
     Ok(())
 }

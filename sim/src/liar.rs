@@ -8,11 +8,13 @@ use crate::random::Random;
 use bytes::Bytes;
 use rootcast::cose::DocumentKind;
 use rootcast::limits::MAX_FRAME;
+use rootcast::path::MemberName;
 use rootcast::protocol::{
     Interest, News, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateHead, UpdateMessage, Welcome,
 };
 use rootcast::reader::Reader;
-use rootcast_replica::{Follow, Held, Machine, Member, Outgoing, Replica, ReplicaError, follow};
+use rootcast::topology::{Address, Alternate, Alternates, Condition, Patience, Route};
+use rootcast_replica::{Follow, Held, Machine, Member, Outgoing, Replica, ReplicaError, child_of, follow};
 use rootcast_store::MemoryStore;
 use rootcast_transport::{Connection, Endpoint, OwnKey, Receiver, Sender, frame_of};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,6 +39,7 @@ pub enum Habit {
 pub const HABITS: [Habit; 4] = [Habit::Withholds, Habit::Replays, Habit::Corrupts, Habit::Forks];
 
 struct Liar {
+    own: MemberName,
     habit: Habit,
     replica: Arc<Replica>,
     random: Mutex<Random>,
@@ -51,7 +54,8 @@ struct Liar {
 pub async fn run(
     machine: Arc<SimMachine>,
     identity: &Path,
-    parents: Vec<SocketAddr>,
+    serves: SocketAddr,
+    parents: &[SocketAddr],
     habit: Habit,
 ) -> Result<(), SimError> {
     let failed = |error: String| SimError::Platform(error);
@@ -64,16 +68,23 @@ pub async fn run(
     let endpoint = machine.listen(&member.identity, (Ipv4Addr::LOCALHOST, 0).into())?;
     let (_interest, interest) = watch::channel(Interest::All);
     let (_report, report) = watch::channel(Vec::new());
+    let child = child_of(member.identity.name());
+    let address = |at: &SocketAddr| Address::new(at.to_string()).map_err(|error| failed(error.to_string()));
     let following = follow(Follow {
         endpoint: endpoint.clone(),
-        parents: parents.iter().map(SocketAddr::to_string).collect(),
+        child: child.clone(),
+        parents: parents.iter().map(address).collect::<Result<_, _>>()?,
+        patience: Patience::STANDARD,
+        serves: Some(address(&serves)?),
+        upstream: None,
+        ways: watch::Sender::default(),
         replica: replica.clone(),
         interest,
         report,
         events: Arc::new(|_| {}),
     });
     let random = Mutex::new(Random::new(u64::from(machine.random())));
-    let liar = Arc::new(Liar { habit, replica, random, old: Mutex::default() });
+    let liar = Arc::new(Liar { own: child.name, habit, replica, random, old: Mutex::default() });
     tokio::select! {
         biased;
         () = following => {}
@@ -130,12 +141,28 @@ impl Liar {
                     sender.send_bytes(self.flipped(object)).await?;
                 }
             }
+            Some(Opening::Condition(_)) => sender.send_message(&Some(self.condition())).await?,
             Some(Opening::Trust(version)) => {
                 sender.send_message(&self.replica.trust().answer(version)).await?;
             }
             _ => {}
         }
         Ok(sender.finish()?)
+    }
+
+    /// It always says that it is well, and next to the origin.
+    fn condition(&self) -> Condition {
+        let latest = self.replica.held().map(|held| held.accepted());
+        let origin = MemberName::new("origin").map(Route::origin).unwrap_or_default();
+        Condition { latest, route: origin.below(self.own.clone()), behind: false }
+    }
+
+    /// A relay that is as near to the child as can be, and is not there.
+    fn nowhere(&self, connection: &Connection) -> Alternates {
+        let child = child_of(connection.peer());
+        let told = MemberName::new("nowhere").ok().zip(Address::new("10.0.255.255:7400").ok());
+        let told = told.map(|(name, address)| Alternate { name, place: child.place.clone(), address });
+        Alternates::ranked(&child, told.as_ref())
     }
 
     async fn subscription(
@@ -146,9 +173,9 @@ impl Liar {
         mut sender: Sender,
         mut receiver: Receiver,
     ) -> Result<(), ReplicaError> {
-        let latest = self.replica.held().map(|held| held.accepted());
+        let (condition, alternates) = (self.condition(), self.nowhere(connection));
         let time = self.replica.machine().seconds();
-        sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust: 1 }).await?;
+        sender.send_message(&Welcome { condition, time, alternates, trust: 1 }).await?;
         let reports = async {
             while receiver.receive_frame(MAX_FRAME).await?.is_some() {}
             Ok::<(), ReplicaError>(())

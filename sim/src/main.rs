@@ -32,6 +32,9 @@ struct Arguments {
     /// Relays, the origin not counted
     #[arg(long)]
     relays: Option<usize>,
+    /// Relays that share the load of one datacenter
+    #[arg(long)]
+    share: Option<usize>,
     /// Virtual hours with faults
     #[arg(long)]
     hours: Option<f64>,
@@ -61,9 +64,9 @@ impl Arguments {
         let (size, time, every, publishes) = match self.preset {
             // 50 relays of regions, and below them 100 of datacenters.
             Some(Preset::Datacenters) => {
-                (Size { hosts: 300, relays: 150 }, hours(2.0), 0.0, Duration::from_secs(40 * 60))
+                (Size { hosts: 300, relays: 150, share: 1 }, hours(2.0), 0.0, Duration::from_secs(40 * 60))
             }
-            None => (Size { hosts: 12, relays: 5 }, hours(0.1), 12.0, Duration::from_secs(20)),
+            None => (Size { hosts: 12, relays: 5, share: 2 }, hours(0.1), 12.0, Duration::from_secs(20)),
         };
         let every = self.every.unwrap_or(every);
         Setup {
@@ -71,6 +74,7 @@ impl Arguments {
             size: Size {
                 hosts: self.hosts.unwrap_or(size.hosts),
                 relays: self.relays.unwrap_or(size.relays),
+                share: self.share.unwrap_or(size.share),
             },
             time: self.hours.map_or(time, hours),
             every: (every > 0.0).then(|| Duration::from_secs_f64(every)),
@@ -105,7 +109,7 @@ fn as_json(outcome: &Outcome) -> Value {
 }
 
 fn summary(outcome: &Outcome, setup: &Setup) {
-    let Size { hosts, relays } = setup.size;
+    let Size { hosts, relays, .. } = setup.size;
     println!(
         "seed {}: {hosts} hosts, {relays} relays, {:.0} s of virtual time in {:.2} s",
         outcome.seed,

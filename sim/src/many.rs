@@ -52,10 +52,11 @@ impl fmt::Display for Totals {
 /// The command that runs a setup again.
 pub fn command(setup: &Setup) -> String {
     format!(
-        "cargo sim --seed {} --hosts {} --relays {} --hours {} --every {}",
+        "cargo sim --seed {} --hosts {} --relays {} --share {} --hours {} --every {}",
         setup.seed,
         setup.size.hosts,
         setup.size.relays,
+        setup.size.share,
         setup.time.as_secs_f64() / 3600.0,
         setup.every.map_or(0.0, |every| every.as_secs_f64())
     )

@@ -97,6 +97,17 @@ struct State {
     delivered: u64,
     /// Planted: a sender waits for its slowest receiver.
     waits_for_slowest: bool,
+    /// Planted: from when on nothing passes between those of two sides.
+    wall: Option<(Instant, BTreeMap<usize, bool>)>,
+}
+
+impl State {
+    fn is_walled(&self, from: usize, to: usize) -> bool {
+        self.wall.as_ref().is_some_and(|(at, sides)| {
+            let between = sides.get(&from).zip(sides.get(&to)).is_some_and(|(one, other)| one != other);
+            between && *at <= Instant::now()
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -150,6 +161,7 @@ impl Network {
             digest: 0,
             delivered: 0,
             waits_for_slowest: false,
+            wall: None,
         };
         Arc::new(Self { state: Mutex::new(state), sooner: Notify::new(), begun: Instant::now() })
     }
@@ -174,6 +186,13 @@ impl Network {
     /// Where the relay of a node serves.
     pub fn served_at(node: usize) -> SocketAddr {
         address(node, PORT)
+    }
+
+    /// The node that serves at an address.
+    pub fn node_at(address: SocketAddr) -> Option<usize> {
+        let SocketAddr::V4(address) = address else { return None };
+        let [_, _, high, low] = address.ip().octets();
+        Some(usize::from(u16::from_be_bytes([high, low])))
     }
 
     /// A socket of a node: at its served address, or at a port of its own.
@@ -233,6 +252,13 @@ impl Network {
     /// Plants the fault that the checker of slow children is there for.
     pub fn plant_waiting_for_slowest(&self) {
         open(&self.state).waits_for_slowest = true;
+    }
+
+    /// Plants the fault that lets hosts leave relays in which nothing is wrong.
+    pub fn plant_wall(&self, at: Instant, hosts: &[usize], relays: &[usize]) {
+        let hosts = hosts.iter().map(|host| (*host, false));
+        let sides = hosts.chain(relays.iter().map(|relay| (*relay, true))).collect();
+        open(&self.state).wall = Some((at, sides));
     }
 
     /// Bytes that a node has sent.
@@ -322,7 +348,7 @@ impl Network {
         let Some(receiver) = state.nodes.get(to) else { return };
         let (to_place, to_link, to_group) = (receiver.place, receiver.link, receiver.group);
         let loss = 1.0 - (1.0 - from_link.loss) * (1.0 - to_link.loss);
-        if from_group != to_group || state.random.chance(loss) {
+        if from_group != to_group || state.is_walled(node, to) || state.random.chance(loss) {
             return;
         }
         let Some(sender) = state.nodes.get_mut(node) else { return };

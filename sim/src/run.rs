@@ -17,11 +17,16 @@ use tokio::time::Instant;
 /// Within this time after healing every host shows the newest release. A silent connection is
 /// noticed after 30 s, a parent that does not answer is left after 10 s, rounds wait up to 15 s.
 pub const CONVERGES: Duration = Duration::from_secs(180);
+/// Within this time after that every host and relay is home: what is better is looked at after up to 240 s,
+/// and must be reachable for 20 s, doubled for each time that it was lost within minutes.
+pub const HOME: Duration = Duration::from_secs(1800);
 /// Within this time after the origin has it, a host that is well shows a release: three hops of
 /// at most 110 ms, the disks' 4 ms for each of a dozen steps, and room for one lost datagram.
 pub const PROMPT: Duration = Duration::from_millis(1500);
 /// Bytes that one session of a direct child may cost the origin, beside what is published.
 const SESSION_BYTES: u64 = 40_000;
+/// When hosts leave their relays, where that is planted.
+const PASSED_BY: Duration = Duration::from_secs(75);
 /// Time before the faults begin, for the tree to come up.
 const WARM_UP: Duration = Duration::from_secs(10);
 /// How often convergence is looked at.
@@ -38,8 +43,10 @@ pub enum Sabotage {
     WaitsForSlowest,
     /// A cut that is never healed.
     NeverHealed,
-    /// Hosts pass their relays by.
+    /// Hosts leave their relays, which are well.
     BypassesRelays,
+    /// Relays of datacenters that stay down.
+    StaysDown,
 }
 
 /// What is run.
@@ -198,15 +205,10 @@ fn plant(world: &mut World, sabotage: Option<Sabotage>) {
         Some(Sabotage::ShowsUnverified) => world.spoils = true,
         Some(Sabotage::WaitsForSlowest) => world.network.plant_waiting_for_slowest(),
         Some(Sabotage::BypassesRelays) => {
-            let hosts = world.of(Kind::Agent);
-            for (index, node) in world.nodes.iter_mut().enumerate() {
-                if hosts.contains(&index) {
-                    node.parents.push(ORIGIN);
-                    node.parents.rotate_right(1);
-                }
-            }
+            let (hosts, relays) = (world.of(Kind::Agent), world.of(Kind::Relay));
+            world.network.plant_wall(Instant::now() + PASSED_BY, &hosts, &relays);
         }
-        Some(Sabotage::NeverHealed) | None => {}
+        Some(Sabotage::NeverHealed | Sabotage::StaysDown) | None => {}
     }
 }
 
@@ -240,7 +242,7 @@ impl Run {
         for node in self.world.take_crashed() {
             let name = self.world.name(node).to_owned();
             self.world.trace.add("fault", format!("{name}: power lost in the middle of a commit"));
-            self.world.checks.set_troubled(node, true);
+            self.world.checks.set_troubled(node, node, true);
             let wait = self.random.between(Duration::from_secs(1), Duration::from_secs(20));
             self.add(self.begun.elapsed() + wait, Step::Start(node));
         }
@@ -264,7 +266,6 @@ impl Run {
             Step::Start(node) => {
                 let name = self.world.name(node).to_owned();
                 self.world.trace.add(&name, "starts".into());
-                self.world.checks.set_troubled(node, false);
                 self.world.start(node)
             }
         }
@@ -291,6 +292,13 @@ impl Run {
         self.add(now, Step::Publish);
         let healed = now + Duration::from_millis(50);
         self.go_on(healed).await?;
+        if setup.sabotage == Some(Sabotage::StaysDown) {
+            let relays = self.world.of(Kind::Relay).into_iter();
+            let local = |relay: &usize| self.world.nodes.get(*relay).is_some_and(|relay| relay.is_local);
+            for relay in relays.filter(local).collect::<Vec<_>>() {
+                self.world.kill(relay);
+            }
+        }
         let end = self.begun + healed + CONVERGES;
         while !self.has_all(&hosts) {
             if Instant::now() >= end {
@@ -320,11 +328,27 @@ impl Run {
             && hosts.iter().all(|host| self.world.checks.active(*host) == newest)
     }
 
+    /// Those who were thrown off their track come back to rest.
+    async fn go_home(&mut self) {
+        let all: Vec<_> = [Kind::Agent, Kind::Relay].map(|kind| self.world.of(kind)).concat();
+        let all: Vec<_> = all.into_iter().map(|node| (node, self.world.nearer(node))).collect();
+        let (begun, mut away) = (self.begun.elapsed(), all.len());
+        while away > 0 && self.begun.elapsed() < begun + HOME {
+            let _ = self.go_on(self.begun.elapsed() + Duration::from_secs(20)).await;
+            away = all.iter().filter(|(node, nearer)| !self.world.checks.is_home(*node, nearer)).count();
+        }
+        for (node, _) in all.iter().filter(|(node, nearer)| !self.world.checks.is_home(*node, nearer)) {
+            let what = format!("{} is not home {} s after healing", self.world.name(*node), HOME.as_secs());
+            self.world.checks.violated(Rule::Home, what);
+        }
+        let took = self.begun.elapsed().saturating_sub(begun).as_secs();
+        self.world.trace.add("run", format!("all but {away} are home after {took} s"));
+    }
+
     /// All is well, but for one host that is slow and far: the others must not notice.
     async fn calm(&mut self) {
         let hosts = self.world.of(Kind::Agent);
-        // Those who were thrown off their track have come back to rest by then.
-        let _ = self.go_on(self.begun.elapsed() + Duration::from_secs(20)).await;
+        self.go_home().await;
         let Some(slow) = self.random.pick(&hosts).copied() else { return };
         let link = Link { extra: Duration::from_secs(1), loss: 0.1, rate: 2000.0, ..Link::GOOD };
         self.world.network.set_link(slow, link);

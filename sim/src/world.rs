@@ -1,6 +1,6 @@
 //! A tree of relays and hosts on simulated machines, and what can be done to it.
 
-use crate::checks::{Checks, Host, Rule};
+use crate::checks::{Checks, Host, Nearer, Rule};
 use crate::content::{Content, ROLES};
 use crate::disk::Disk;
 use crate::error::SimError;
@@ -57,7 +57,9 @@ pub struct Node {
     pub kind: Kind,
     /// Where it is.
     pub place: Place,
-    /// Whom it follows, the best first.
+    /// Whether it is in its datacenter, or serves it; else, if a relay, its region.
+    pub is_local: bool,
+    /// Whom it is told to follow.
     pub parents: Vec<usize>,
     /// Its machine.
     pub machine: Arc<SimMachine>,
@@ -71,8 +73,10 @@ pub struct Node {
 pub struct Size {
     /// Hosts.
     pub hosts: usize,
-    /// Relays, the origin not counted.
+    /// Relays, the origin not counted. A third of them serve regions, the others datacenters.
     pub relays: usize,
+    /// How many relays share the load of a datacenter.
+    pub share: usize,
 }
 
 /// All of it.
@@ -96,37 +100,45 @@ pub struct World {
 /// Which node is the origin.
 pub const ORIGIN: usize = 0;
 
-/// Nodes of a tree in order, each with kind, place and parents.
-fn plan(size: Size) -> Vec<(Kind, Place, Vec<usize>)> {
+/// A node before it is made.
+struct Plan {
+    kind: Kind,
+    place: Place,
+    /// Whether it serves its datacenter or is in it; a relay of a region serves all of that.
+    is_local: bool,
+    /// Whom it is told to follow.
+    parents: Vec<usize>,
+}
+
+/// Nodes of a tree in order: the origin, relays of regions, relays of datacenters, hosts, the publisher.
+/// Of the relays around it each is told of one or two, as by a careless operator, and learns of the rest.
+fn plan(size: Size) -> Vec<Plan> {
     let upper = size.relays.div_ceil(3);
     let regions = upper.clamp(1, 4);
-    let mut nodes = vec![(Kind::Origin, Place { region: 0, datacenter: 0 }, Vec::new())];
-    for relay in 1..=size.relays {
-        let (region, parents) = if relay <= upper {
-            (relay % regions, vec![ORIGIN])
-        } else {
-            let home = (relay - upper - 1) % upper + 1;
-            let other = home % upper + 1;
-            let mut parents = vec![home, other, ORIGIN];
-            parents.dedup();
-            (home % regions, parents)
-        };
-        nodes.push((Kind::Relay, Place { region, datacenter: relay }, parents));
+    let here = Place { region: 0, datacenter: 0 };
+    let mut nodes = vec![Plan { kind: Kind::Origin, place: here, is_local: false, parents: Vec::new() }];
+    for relay in 1..=upper {
+        let place = Place { region: relay % regions, datacenter: relay };
+        nodes.push(Plan { kind: Kind::Relay, place, is_local: false, parents: vec![ORIGIN] });
     }
-    let leaves: Vec<usize> = match size.relays {
-        0 => vec![ORIGIN],
-        relays if relays > upper => (upper + 1..=relays).collect(),
-        relays => (1..=relays).collect(),
-    };
+    for relay in upper + 1..=size.relays {
+        let number = (relay - upper - 1) / size.share.max(1);
+        let home = number % upper.max(1) + 1;
+        let place = Place { region: home % regions, datacenter: upper + 1 + number };
+        nodes.push(Plan { kind: Kind::Relay, place, is_local: true, parents: vec![home, ORIGIN] });
+    }
+    // Hosts are in datacenters with a relay; without any they are where the regions' relays are.
+    let leaves = if size.relays > upper { upper + 1..size.relays + 1 } else { 1..size.relays + 1 };
+    let leaves: Vec<(usize, Place)> =
+        leaves.filter_map(|relay| nodes.get(relay).map(|node| (relay, node.place))).collect();
     for host in 0..size.hosts {
-        let home = leaves.get(host % leaves.len()).copied().unwrap_or(ORIGIN);
-        let other = leaves.get((host + 1) % leaves.len()).copied().unwrap_or(ORIGIN);
-        let mut parents = vec![home, other];
-        parents.dedup();
-        let place = nodes.get(home).map_or(Place { region: 0, datacenter: 0 }, |node| node.1);
-        nodes.push((Kind::Agent, place, parents));
+        let (home, place) = leaves.get(host % leaves.len().max(1)).copied().unwrap_or((ORIGIN, here));
+        let others = leaves.iter().filter(|(relay, at)| *at == place && *relay != home);
+        let mut parents = vec![home];
+        parents.extend(others.map(|(relay, _)| *relay).filter(|_| host % 2 == 0));
+        nodes.push(Plan { kind: Kind::Agent, place, is_local: size.relays > upper, parents });
     }
-    nodes.push((Kind::Publisher, Place { region: 0, datacenter: 0 }, vec![ORIGIN]));
+    nodes.push(Plan { kind: Kind::Publisher, place: here, is_local: false, parents: vec![ORIGIN] });
     nodes
 }
 
@@ -146,7 +158,7 @@ impl World {
         let checks = Arc::new(Checks::new(ORIGIN));
         let crashed = Arc::new(Notify::new());
         let mut nodes = Vec::new();
-        for (index, (kind, place, parents)) in plan(size).into_iter().enumerate() {
+        for (index, Plan { kind, place, is_local, parents }) in plan(size).into_iter().enumerate() {
             network.add(place);
             let (name, role) = match kind {
                 Kind::Origin => ("origin".to_owned(), Role::Relay),
@@ -156,9 +168,14 @@ impl World {
             };
             let region = format!("r{}", place.region);
             let job = ROLES.get(index % ROLES.len()).copied().unwrap_or_default();
-            let labels = [("region", region.clone()), ("role", job.to_owned())];
-            let labels: &[(&str, String)] = if kind == Kind::Agent { &labels } else { &[] };
-            let identity = platform.member(role, &name, labels)?;
+            let mut labels = vec![("region", region.clone())];
+            labels.extend(is_local.then(|| ("datacenter", format!("d{}", place.datacenter))));
+            match kind {
+                Kind::Agent => labels.push(("role", job.to_owned())),
+                Kind::Relay => {}
+                Kind::Origin | Kind::Publisher => labels.clear(),
+            }
+            let identity = platform.member(role, &name, &labels)?;
             let home = directory.path().join(&name);
             std::fs::create_dir_all(&home)?;
             if kind == Kind::Agent {
@@ -174,7 +191,7 @@ impl World {
                 Disk::new(index, Random::of(seed, &format!("disk {name}")), checks.clone(), crashed.clone());
             let random = Random::of(seed, &format!("machine {name}"));
             let machine = Arc::new(SimMachine::new(index, network.clone(), Arc::new(disk), random));
-            nodes.push(Node { name, kind, place, parents, machine, identity, home, stop: None });
+            nodes.push(Node { name, kind, place, is_local, parents, machine, identity, home, stop: None });
         }
         let keys = platform.keys();
         Ok(Self { network, checks, trace, nodes, crashed, spoils: false, keys, directory })
@@ -201,6 +218,27 @@ impl World {
         self.nodes.get(node).map(|node| node.home.join("state/channels/main"))
     }
 
+    /// The relays that are nearer to a node than the origin.
+    pub fn nearer(&self, node: usize) -> Nearer {
+        let mut nearer = Nearer::default();
+        let Some(own) = self.nodes.get(node) else { return nearer };
+        let around = |relay: &Node| relay.kind == Kind::Relay && relay.place.region == own.place.region;
+        for (index, relay) in self.nodes.iter().enumerate().filter(|(_, relay)| around(relay)) {
+            let is_home = match own.kind {
+                Kind::Agent if own.is_local => relay.is_local && relay.place == own.place,
+                Kind::Agent => !relay.is_local,
+                Kind::Relay => own.is_local && !relay.is_local,
+                Kind::Origin | Kind::Publisher => false,
+            };
+            if is_home {
+                nearer.homes.push(index);
+            } else if own.is_local && !relay.is_local {
+                nearer.above.push(index);
+            }
+        }
+        nearer
+    }
+
     fn addresses(parents: &[usize]) -> Vec<String> {
         parents.iter().map(|parent| Network::served_at(*parent).to_string()).collect()
     }
@@ -211,7 +249,10 @@ impl World {
     /// Never for what this module made.
     pub fn start(&mut self, index: usize) -> Result<(), SimError> {
         let (trace, checks, keys) = (self.trace.clone(), self.checks.clone(), self.keys.clone());
+        let nearer = self.nearer(index);
         let Some(node) = self.nodes.get_mut(index) else { return Ok(()) };
+        // A tree that comes up is in trouble, too.
+        checks.set_troubled(index, index, false);
         let (stop, stopped) = watch::channel(false);
         node.stop = Some(stop);
         let machine: Arc<dyn Machine> = node.machine.clone();
@@ -227,13 +268,15 @@ impl World {
                     keys: is_origin.then_some(keys),
                     addresses: Vec::new(),
                     parents: Self::addresses(&node.parents),
+                    advertise: None,
                     head_validity_seconds: HEAD_VALIDITY_SECONDS,
                     keep: Vec::new(),
                     keep_seconds: WANTED_KEPT.as_secs(),
                 };
                 node.machine.tasks.spawn(async move {
                     while !*stopped.borrow() {
-                        let events = relay_events(index, name.clone(), trace.clone(), checks.clone());
+                        let events =
+                            relay_events(index, nearer.clone(), name.clone(), trace.clone(), checks.clone());
                         let shutdown = until(stopped.clone());
                         let outcome =
                             rootcast_relay::run_on(machine.clone(), config.clone(), events, shutdown);
@@ -253,13 +296,12 @@ impl World {
                     relays: Self::addresses(&node.parents),
                     channel: "main".into(),
                 };
-                let home = node.parents.iter().copied().find(|parent| *parent != ORIGIN);
                 let spoiled = self.spoils.then(|| node.home.join("live/current/always"));
                 node.machine.tasks.spawn(async move {
                     while !*stopped.borrow() {
                         let events = agent_events(
                             index,
-                            home,
+                            nearer.clone(),
                             name.clone(),
                             trace.clone(),
                             checks.clone(),
@@ -292,7 +334,9 @@ impl World {
         node.machine.tasks.spawn(async move {
             // The address is taken away with the process that had it, a moment ago.
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if let Err(error) = liar::run(machine, &identity, parents, habit).await {
+            if let Err(error) =
+                liar::run(machine, &identity, Network::served_at(index), &parents, habit).await
+            {
                 trace.add(&name, format!("could not lie: {error}"));
             }
         });
@@ -437,20 +481,28 @@ fn followed(event: &FollowEvent) -> Option<String> {
     })
 }
 
+/// Tells the checkers whom a member follows.
+fn note_parent(checks: &Checks, node: usize, nearer: &Nearer, event: &FollowEvent) {
+    let (FollowEvent::Connected { address, .. } | FollowEvent::Lost { address, .. }) = event else { return };
+    let Some(parent) = address.parse().ok().and_then(Network::node_at) else { return };
+    match event {
+        FollowEvent::Connected { .. } => checks.follows(node, parent, nearer),
+        _ => checks.lost(node, parent),
+    }
+}
+
 fn relay_events(
     node: usize,
+    nearer: Nearer,
     name: String,
     trace: Arc<Trace>,
     checks: Arc<Checks>,
 ) -> Arc<dyn Fn(RelayEvent) + Send + Sync> {
-    let origin = Network::served_at(ORIGIN).to_string();
     Arc::new(move |event| match event {
         RelayEvent::Ready { .. } => trace.add(&name, "serves".into()),
         RelayEvent::Published { number, .. } => trace.add(&name, format!("took release {number}")),
         RelayEvent::Follow { event, .. } => {
-            if matches!(&event, FollowEvent::Connected { address, .. } if *address == origin) {
-                checks.follows_origin(node, None);
-            }
+            note_parent(&checks, node, &nearer, &event);
             followed(&event).into_iter().for_each(|text| trace.add(&name, text));
         }
         RelayEvent::Trust { version, .. } => trace.add(&name, format!("trust version {version}")),
@@ -459,20 +511,15 @@ fn relay_events(
 
 fn agent_events(
     node: usize,
-    home: Option<usize>,
+    nearer: Nearer,
     name: String,
     trace: Arc<Trace>,
     checks: Arc<Checks>,
     spoiled: Option<PathBuf>,
 ) -> Arc<dyn Fn(AgentEvent) + Send + Sync> {
-    let origin = Network::served_at(ORIGIN).to_string();
     Arc::new(move |event| match event {
         AgentEvent::Follow(event) => {
-            if let FollowEvent::Connected { address, .. } = &event
-                && *address == origin
-            {
-                checks.follows_origin(node, home);
-            }
+            note_parent(&checks, node, &nearer, &event);
             followed(&event).into_iter().for_each(|text| trace.add(&name, text));
         }
         AgentEvent::Active { number, files, .. } => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const SMALL: Setup = Setup {
     seed: 1,
-    size: Size { hosts: 5, relays: 3 },
+    size: Size { hosts: 5, relays: 3, share: 2 },
     time: Duration::from_secs(90),
     every: Some(Duration::from_secs(8)),
     publishes: Duration::from_secs(10),
@@ -80,14 +80,21 @@ fn a_host_that_stays_cut_off_is_found() {
 }
 
 #[test]
+fn hosts_that_do_not_come_home_are_found() {
+    let calm = Setup { every: None, sabotage: Some(Sabotage::StaysDown), ..SMALL };
+    assert_eq!(broken(&run(&calm).unwrap()), BTreeSet::from([Rule::Home, Rule::Prompt]));
+}
+
+#[test]
 fn hosts_that_pass_their_relays_by_are_found() {
-    assert!(sabotaged(Sabotage::BypassesRelays).contains(&Rule::Origin));
+    let calm = Setup { every: None, sabotage: Some(Sabotage::BypassesRelays), ..SMALL };
+    assert!(broken(&run(&calm).unwrap()).contains(&Rule::Origin));
 }
 
 #[test]
 fn the_origin_sends_no_more_to_many_hosts_than_to_few() {
     let bytes = |hosts| {
-        let size = Size { hosts, relays: 3 };
+        let size = Size { hosts, relays: 3, share: 2 };
         let outcome = run(&Setup { size, every: None, ..SMALL }).unwrap();
         assert_eq!(outcome.violations, []);
         outcome.origin_bytes as f64
