@@ -3,21 +3,27 @@
 use crate::joins;
 use crate::news::Told;
 use crate::publish;
+use crate::questions;
 use crate::server::Shared;
-use crate::status::Key;
-use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
-use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
+use crate::status::{Channel, Session};
+use rootcast::limits::{MAX_FRAME, MAX_HOST_REPORT, MAX_OPENING, MAX_STATUS_ANSWER, REPORT_GAP};
+use rootcast::protocol::{Opening, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast::reader::Reader;
+use rootcast::rollup::{Certified, Child};
+use rootcast::status::{Report, StatusAnswer};
 use rootcast_replica::{Replica, ReplicaError};
 use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
-static SESSIONS: AtomicU64 = AtomicU64::new(0);
+/// Above 0, which is the session of those of before our start.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let _counted = shared.peers.connected(connection.peer().role());
     let mut streams = tokio::task::JoinSet::new();
     let mut unwelcome = pin!(unwelcome(&shared, &connection));
     loop {
@@ -34,7 +40,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
                 let (shared, connection) = (shared.clone(), connection.clone());
                 streams.spawn(async move {
                     if let Err(error) = stream_of(&shared, &connection, sender, receiver).await {
-                        ended(&connection, &error);
+                        ended(&shared, &connection, &error);
                     }
                 });
             }
@@ -55,13 +61,18 @@ async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
 }
 
 /// A stream failed: a peer that breaks the protocol loses its connection, and nobody else's.
-fn ended(connection: &Connection, error: &ReplicaError) {
-    match error {
-        ReplicaError::Transport(transport) if transport.fault().is_some() => {
+fn ended(shared: &Shared, connection: &Connection, error: &ReplicaError) {
+    let fault = match error {
+        ReplicaError::Transport(transport) => transport.fault(),
+        _ => None,
+    };
+    match fault {
+        Some(fault) => {
+            shared.peers.fault(fault);
             tracing::warn!(peer = %connection.peer(), %error, "dropped: the peer broke the protocol");
             connection.close(Code::FAULT, &error.to_string());
         }
-        _ => tracing::debug!(peer = %connection.peer(), %error, "stream ended"),
+        None => tracing::debug!(peer = %connection.peer(), %error, "stream ended"),
     }
 }
 
@@ -120,12 +131,14 @@ async fn stream_of(
         }
         Opening::Status => {
             shared.tell_own();
-            let mut rows = shared.statuses.watch().borrow().clone();
-            if connection.peer().role() == Role::Agent {
-                // A host sees itself and the relays, and no other host.
-                rows.retain(|row| row.role != Role::Agent.as_str() || row.name == connection.peer().name());
-            }
-            sender.send_message(&Report(rows)).await?;
+            let for_host = connection.peer().role() == Role::Agent;
+            let channels = shared.statuses.all().map(|channel| channel.status(for_host)).collect();
+            sender.send_message(&StatusAnswer(channels)).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::Hosts(query) => {
+            let answer = questions::answer_member(shared, connection, query).await;
+            sender.send_message(&answer).await?;
             Ok(sender.finish()?)
         }
     }
@@ -165,7 +178,9 @@ async fn subscription(
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
-    let Some(replica) = shared.replica(&subscribe.channel).cloned() else {
+    let (Some(replica), Some(status)) =
+        (shared.replica(&subscribe.channel).cloned(), shared.statuses.channel(&subscribe.channel))
+    else {
         return Ok(sender.finish()?);
     };
     let reader = reader(connection);
@@ -180,16 +195,21 @@ async fn subscription(
     let news = Told::new(&subscribe, trust);
     // Who is denied is no business of hosts.
     let denials = (connection.peer().role() == Role::Relay).then(|| shared.denials.subscribe());
-    let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
-    let peer = connection.peer();
-    let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
-    let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
-    let _ends = Ends { shared, key: &key, session };
+    let role = connection.peer().role();
+    let name = connection.peer().name().to_owned();
+    let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    let session = Session { child: Child { relay: role == Role::Relay, name }, number };
+    status.connected(&session, connection);
+    let _ends = Ends { status, session: &session };
+    let certified = certified(connection);
     let reports = async {
-        // A host's report is one row, of two names and little more.
-        let limit = if role == Role::Relay { MAX_FRAME } else { MAX_NAME as u64 * 8 };
-        while let Some(Report(rows)) = receiver.receive_message(limit).await? {
-            shared.statuses.report(key.clone(), session, &shared.name, rows);
+        let limit = if role == Role::Relay { MAX_STATUS_ANSWER } else { MAX_HOST_REPORT };
+        while let Some(report) = receiver.receive_message::<Report>(limit).await? {
+            // A publisher is nobody's host.
+            if role != Role::Publisher {
+                let tell = status.report(&session, certified.clone(), report);
+                questions::tell(tell, replica.channel());
+            }
             // One that reports more often waits in its own stream, and nobody else does.
             tokio::time::sleep(REPORT_GAP).await;
         }
@@ -199,26 +219,32 @@ async fn subscription(
         biased;
         outcome = reports => outcome,
         outcome = news.tell(&replica, denials, &mut sender) => outcome,
-        outcome = push(&replica, connection, &reader, subscribe) => outcome,
+        outcome = push(&replica, status, connection, &reader, subscribe) => outcome,
     }
+}
+
+/// What a child's certificate says besides its name.
+fn certified(connection: &Connection) -> Certified {
+    let expires = connection.expires().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Certified { labels: connection.peer().labels().to_string(), expires }
 }
 
 /// Notes that a subscription is over, also where its task is dropped with the connection.
 struct Ends<'a> {
-    shared: &'a Shared,
-    key: &'a Key,
-    session: u64,
+    status: &'a Channel,
+    session: &'a Session,
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.shared.statuses.lost(self.key, self.session);
+        self.status.lost(self.session);
     }
 }
 
 /// Sends one update after the other; what is newest when a child is ready is what it gets.
 async fn push(
     replica: &Arc<Replica>,
+    status: &Channel,
     connection: &Connection,
     reader: &Reader,
     subscribe: Subscribe,
@@ -235,6 +261,8 @@ async fn push(
                 let mut stream = connection.open_uni().await?;
                 let bytes = outgoing.push(subscription, &mut stream).await?;
                 let number = outgoing.accepted.number;
+                status.sent.fetch_add(bytes, Ordering::Relaxed);
+                status.pushes.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(peer = %connection.peer(), number, bytes, "pushed");
                 standing = outgoing.standing.clone();
                 continue;

@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod authority;
 mod child;
+mod children;
 mod config;
 mod denied;
 mod error;
@@ -17,7 +18,9 @@ pub mod issuing;
 mod joins;
 pub mod membership;
 mod news;
+mod operations;
 mod publish;
+mod questions;
 mod server;
 mod start;
 mod status;

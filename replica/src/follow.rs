@@ -5,13 +5,13 @@ use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
 use rootcast::limits::{
-    ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX,
+    ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, RETRY_FIRST, RETRY_MAX,
 };
-use rootcast::protocol::{
-    HostStatus, Interest, News, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
-};
+use rootcast::protocol::{Interest, News, Opening, Standing, Subscribe, UpdateRequest, Welcome};
+use rootcast::status::{Below, Condition, Report};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What happens while a parent is followed.
@@ -55,6 +55,27 @@ pub enum FollowEvent {
     },
 }
 
+/// Takes a stream that a parent opened, and answers on it without holding up what calls it.
+pub type Questions = Arc<dyn Fn(Sender, Receiver) + Send + Sync>;
+
+/// What is reported up, made when it is sent: what happens in the gap between two reports costs nothing.
+pub struct Reporting {
+    /// Changes when there is something new to say.
+    pub changed: watch::Receiver<()>,
+    /// Says it.
+    pub say: Arc<dyn Fn() -> (Condition, Option<Below>) + Send + Sync>,
+    /// Shortest time between two reports.
+    pub gap: Duration,
+}
+
+impl Reporting {
+    fn report(&mut self, sequence: u64, before: &str) -> Report {
+        self.changed.mark_unchanged();
+        let (own, below) = (self.say)();
+        Report { sequence, own, before: before.to_owned(), below }
+    }
+}
+
 /// What it takes to follow a parent.
 pub struct Follow {
     /// Our end of the network.
@@ -65,8 +86,10 @@ pub struct Follow {
     pub replica: Arc<Replica>,
     /// Which bundles; a change subscribes anew.
     pub interest: watch::Receiver<Interest>,
-    /// Whom we speak for; the newest report is sent up.
-    pub report: watch::Receiver<Vec<HostStatus>>,
+    /// What is said of us and of those below.
+    pub report: Reporting,
+    /// Takes the streams that a parent opens; a host has nothing to be asked.
+    pub questions: Option<Questions>,
     /// Told what happens.
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
@@ -77,6 +100,8 @@ pub struct Follow {
 pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
     let mut wait = RETRY_FIRST;
+    // The relay that knows us as its child still, if we come to another.
+    let mut before = String::new();
     loop {
         for address in follow.parents.clone() {
             let outcome = match follow.endpoint.connect(&address).await {
@@ -84,7 +109,8 @@ pub async fn follow(mut follow: Follow) {
                     let begun = tokio::time::Instant::now();
                     let parent = connection.peer().to_string();
                     (follow.events)(FollowEvent::Connected { parent, address: address.clone() });
-                    let outcome = session(&mut follow, &connection).await;
+                    let outcome = session(&mut follow, &connection, &before).await;
+                    connection.peer().name().clone_into(&mut before);
                     connection.close(Code::LEAVING, "the child leaves");
                     // Our own disk is no reason to hurry back.
                     let ours = matches!(outcome, Err(ReplicaError::Store(_)));
@@ -215,9 +241,10 @@ async fn behind(replica: &Replica) {
 }
 
 /// Follows one parent until it is lost.
-async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), ReplicaError> {
+async fn session(follow: &mut Follow, connection: &Connection, before: &str) -> Result<(), ReplicaError> {
     let mut control = subscribe(follow, connection, 1).await?;
-    follow.report.mark_changed();
+    follow.report.changed.mark_changed();
+    let mut sequence = 0;
     let mut next_report = tokio::time::Instant::now();
     let mut report_due = false;
     let replica = follow.replica.clone();
@@ -228,20 +255,27 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
             biased;
             () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
             () = &mut behind => return Err(ReplicaError::Withheld),
+            asked = connection.accept_bi(), if follow.questions.is_some() => {
+                let (sender, receiver) = asked?;
+                if let Some(questions) = &follow.questions {
+                    questions(sender, receiver);
+                }
+            }
             changed = follow.interest.changed() => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
                 control = subscribe(follow, connection, control.number + 1).await?;
-                follow.report.mark_changed();
+                follow.report.changed.mark_changed();
             }
-            changed = follow.report.changed(), if !report_due => {
+            changed = follow.report.changed.changed(), if !report_due => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
                 report_due = true;
             }
             // The newest report stands for those skipped in between.
             () = tokio::time::sleep_until(next_report), if report_due => {
                 report_due = false;
-                next_report = tokio::time::Instant::now() + REPORT_GAP;
-                let report = Report(follow.report.borrow_and_update().clone());
+                next_report = tokio::time::Instant::now() + follow.report.gap;
+                sequence += 1;
+                let report = follow.report.report(sequence, before);
                 control.sender.send_message(&report).await?;
             }
             _ = replica.repair.notified() => {

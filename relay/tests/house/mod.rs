@@ -111,6 +111,9 @@ impl House {
             addresses: Vec::new(),
             head_validity_seconds: 3600,
             parents: parents.iter().map(|parent| parent.address.to_string()).collect(),
+            operations: None,
+            log: Default::default(),
+            log_level: "info".into(),
         };
         let (told, mut events) = mpsc::unbounded_channel();
         let tell = Arc::new(move |event: RelayEvent| {

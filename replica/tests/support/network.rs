@@ -9,11 +9,10 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
 };
 use rootcast::limits::{MAX_EDIT, MAX_FRAME};
-use rootcast::protocol::{
-    HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
-};
+use rootcast::protocol::{Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome};
 use rootcast::reader::Reader;
-use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
+use rootcast::status::Condition;
+use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, Reporting, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -365,7 +364,8 @@ pub struct Following {
     pub replica: Arc<Replica>,
     pub events: mpsc::UnboundedReceiver<FollowEvent>,
     pub interest: watch::Sender<Interest>,
-    pub report: watch::Sender<Vec<HostStatus>>,
+    pub report: watch::Sender<Condition>,
+    changed: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -376,6 +376,12 @@ impl Drop for Following {
 }
 
 impl Following {
+    /// Says this of itself.
+    pub fn say(&self, condition: Condition) {
+        self.report.send_replace(condition);
+        self.changed.send_replace(());
+    }
+
     pub fn start(
         endpoint: &Endpoint,
         replica: Arc<Replica>,
@@ -384,18 +390,24 @@ impl Following {
     ) -> Self {
         assert_eq!(*replica.channel(), channel());
         let (told, events) = mpsc::unbounded_channel();
-        let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Vec::new()));
+        let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Condition::none(1)));
+        let (changed, said) = (watch::Sender::new(()), report.subscribe());
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
             parents: parents.iter().map(SocketAddr::to_string).collect(),
             replica: replica.clone(),
             interest: interest.subscribe(),
-            report: report.subscribe(),
+            report: Reporting {
+                changed: changed.subscribe(),
+                say: Arc::new(move || (said.borrow().clone(), None)),
+                gap: Duration::ZERO,
+            },
+            questions: None,
             events: Arc::new(move |event| {
                 let _ = told.send(event);
             }),
         }));
-        Self { replica, events, interest, report, task }
+        Self { replica, events, interest, report, changed, task }
     }
 
     /// Waits until what is held is as wanted; looks again after each change.
