@@ -237,6 +237,7 @@ async fn follow_relays(
             events: Arc::new(move |event| telling.hear(&of, event)),
         });
         tokio::select! {
+            biased;
             () = following => return,
             wanted = changes(&mut settings, &now, relays) => now = wanted,
         }

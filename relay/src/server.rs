@@ -424,6 +424,7 @@ async fn follow_parents(
     loop {
         let following = follow(follow_of(&shared, &replica, (&status, &vitals), &endpoint, now.clone()));
         tokio::select! {
+            biased;
             () = following => return,
             wanted = changes(&mut settings, &now, parents) => now = wanted,
         }

@@ -43,6 +43,7 @@ pub fn start(path: &Path, json: bool, level: Option<&str>) -> Result<(), RelayEr
             notifier.stopping();
         };
         tokio::select! {
+            biased;
             outcome = run_reloading(Arc::new(System), settings.subscribe(), events, ends) => outcome,
             () = hang_ups.reload(path, &settings, &notifier) => Ok(()),
             () = notifier.keep_alive() => Ok(()),

@@ -69,6 +69,7 @@ pub async fn signalled() {
 pub async fn told_to_end() {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
+        biased;
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }

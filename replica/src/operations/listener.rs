@@ -134,6 +134,7 @@ pub async fn operate<C>(
             }
         };
         tokio::select! {
+            biased;
             () = serving => return,
             next = next => listener = next,
         }

@@ -1,14 +1,15 @@
 //! What this process uses of the machine, under the names that every exporter has for it.
 
+use crate::{Machine, System};
 use rootcast::exposition::{Exposition, Kind};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// When this process first looked at itself, which is when it starts its listener.
 static STARTED: LazyLock<Duration> =
-    LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    LazyLock::new(|| System.now().duration_since(UNIX_EPOCH).unwrap_or_default());
 
 /// Notes the time of the start.
 pub(super) fn begin() {
