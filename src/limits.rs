@@ -164,8 +164,46 @@ pub const MAX_REQUEST_STREAMS: u32 = 8;
 pub const MAX_UPDATE_STREAMS: u32 = 8;
 /// Most children of one relay.
 pub const MAX_CHILDREN: usize = 20_000;
-/// Most rows of a status report that a relay passes on.
-pub const MAX_STATUS_ROWS: usize = 4096;
+/// Most relays that a report of status names; what is below the rest is counted.
+pub const MAX_RELAY_ROWS: usize = 1024;
+/// Most different (release, state) that the hosts of one relay are counted under; the rest count as of release 0.
+pub const MAX_STATUS_COUNTS: usize = 32;
+/// Most hosts that a report names because they do worst.
+pub const MAX_WORST: usize = 32;
+/// Longest reason in a report, in bytes; a longer one is cut.
+pub const MAX_REASON: usize = 256;
+/// Largest report of a host, which is one row.
+pub const MAX_HOST_REPORT: u64 = KIB;
+/// Largest report of a relay, and largest answer about hosts.
+pub const MAX_STATUS_ANSWER: u64 = 8 * MIB;
+/// Most hosts in one answer; who wants more asks on.
+pub const MAX_HOSTS_ANSWER: usize = 1000;
+/// Longest selector, in bytes.
+pub const MAX_SELECTOR: usize = 512;
+/// Most terms of a selector.
+pub const MAX_TERMS: usize = 16;
+/// Most relays above a host that an answer names.
+pub const MAX_DEPTH: usize = 16;
+/// Questions about hosts that a relay works on at once; more wait in their streams.
+pub const MAX_QUESTIONS: usize = 8;
+/// Longest time that a question about hosts may take, all hops together.
+pub const QUESTION_WAIT: Duration = Duration::from_secs(10);
+/// What each hop keeps of that time for itself, as its part in this many.
+pub const QUESTION_HOP_SHARE: u32 = 8;
+/// Most moves of hosts from one relay to another in one report, or queued for one.
+pub const MAX_MOVES: usize = 1024;
+/// Largest file in which a relay keeps its children's last rows.
+pub const MAX_CHILDREN_FILE: u64 = 32 * MIB;
+/// Operators' requests that are answered at once; more wait.
+pub const MAX_OPERATORS: usize = 16;
+/// How long an operator's request and its answer may take.
+pub const OPERATOR_WAIT: Duration = Duration::from_secs(10);
+/// How long a process may be without any parent and still call itself ready.
+pub const READY_WITHOUT_PARENT: Duration = Duration::from_secs(60);
+/// A certificate or head that ends within this part of its life is told of as degraded, as its part in this many.
+pub const DEGRADED_SHARE: u32 = 4;
+/// Shortest time between two writes of that file.
+pub const CHILDREN_SAVE_GAP: Duration = Duration::from_secs(30);
 
 /// Most alternates that a parent names to a child.
 pub const MAX_ALTERNATES: usize = 8;
@@ -261,12 +299,16 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before a new try at a parent.
 pub const RETRY_MAX: Duration = Duration::from_secs(15);
-/// Shortest time between two reports of a child.
+/// Shortest time between two reports of a host.
 pub const REPORT_GAP: Duration = Duration::from_millis(50);
+/// Shortest time between two reports of a relay, which stand for all below it.
+pub const FOLD_GAP: Duration = Duration::from_millis(200);
 /// Gap between tries to make a release live that failed to.
 pub const ACTIVATION_RETRY: Duration = Duration::from_secs(5);
 /// How long a child that left is still shown, as offline.
-pub const OFFLINE_KEPT: Duration = Duration::from_secs(600);
+pub const OFFLINE_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Most children that are shown as offline; of more, those that left first are forgotten.
+pub const MAX_OFFLINE: usize = MAX_CHILDREN;
 /// Wait for an orderly end after a signal.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
@@ -433,5 +475,10 @@ const _: () = {
     assert!((MAX_WANTED + MAX_BUNDLES) as u64 * (MAX_NAME as u64 + 3) + KIB <= MAX_FRAME);
     assert!(KEY_WORK_FACTOR <= KEY_WORK_FACTOR_MOST);
     assert!(MAX_AUDIT_TEXT as u64 * 12 + 1024 <= MAX_AUDIT_LINE, "an event with its fields fits a line");
+    assert!(REPORT_GAP.as_millis() <= FOLD_GAP.as_millis());
+    // A row of a host is names, labels, a reason and a few numbers.
+    assert!(MAX_REASON as u64 + MAX_NAME as u64 * 2 + 128 <= MAX_HOST_REPORT);
+    assert!(MAX_HOSTS_ANSWER as u64 * 6 * KIB <= MAX_STATUS_ANSWER && MAX_STATUS_ANSWER <= MAX_FRAME);
+    assert!(MAX_RELAY_ROWS as u64 * 4 * KIB + MAX_WORST as u64 * 6 * KIB <= MAX_STATUS_ANSWER);
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };

@@ -9,6 +9,7 @@ use crate::encode_as_array;
 use crate::id::{NodeId, ObjectId, ProofHash};
 use crate::path::{BundleName, ChannelName};
 use crate::release::BundleLeaf;
+use crate::status::HostsQuery;
 use crate::topology::{Address, Alternates, Condition};
 use crate::tree::Totals;
 use bytes::Bytes;
@@ -31,8 +32,10 @@ pub enum Opening {
     Objects(ObjectsRequest),
     /// One answer: what became of a publication. Edits follow the frame.
     Publish(Publication),
-    /// One answer: the hosts below.
+    /// One answer: the relays below, with counts of their hosts (specs/status.md, ST-20).
     Status,
+    /// One answer: hosts below, those that match (specs/status.md, ST-22).
+    Hosts(HostsQuery),
     /// One answer: the trust documents after this version, in order.
     Trust(u64),
     /// One answer: what became of a new version of the trust document.
@@ -350,76 +353,4 @@ pub enum PublishAnswer {
     Refused(String),
     /// This relay is not the origin.
     NotOrigin,
-}
-
-/// What a child sends on its control stream after the subscription: the hosts
-/// it speaks for, itself first. Each report replaces the one before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Report(pub Vec<HostStatus>);
-
-/// How one relay or host is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostStatus {
-    /// Its name.
-    pub name: String,
-    /// `relay` or `agent`.
-    pub role: String,
-    /// The relay it follows; empty for the origin.
-    pub parent: String,
-    /// The channel.
-    pub channel: ChannelName,
-    /// The release it holds (relay) or runs (agent); 0 for none.
-    pub release: u64,
-    /// What it is doing.
-    pub state: HostState,
-    /// Files it serves or runs.
-    pub files: u64,
-    /// Damaged objects that it has healed since it started.
-    pub healed: u64,
-    /// Bytes of updates it received since it started.
-    pub received: u64,
-    /// Requests for what a peer may not read, since it started (relay).
-    pub refused: u64,
-}
-encode_as_array!(HostStatus {
-    name,
-    role,
-    parent,
-    channel,
-    release,
-    state,
-    files,
-    healed,
-    received,
-    refused
-});
-
-/// What a relay or host is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HostState {
-    /// It holds or runs the newest release that it knows.
-    Active,
-    /// It holds or runs the newest release that it knows, and has no good head:
-    /// it cannot know that there is none newer.
-    Stale,
-    /// It is bringing in a newer one.
-    Updating,
-    /// It refused or failed the newest one and keeps what it had.
-    Failed,
-    /// Its connection ended; what is shown was last known.
-    Offline,
-}
-
-impl HostState {
-    /// One word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Stale => "stale",
-            Self::Updating => "updating",
-            Self::Failed => "failed",
-            Self::Offline => "offline",
-        }
-    }
 }

@@ -12,8 +12,9 @@ use rootcast::entry::ChunkList;
 use rootcast::id::NodeId;
 use rootcast::object::ObjectMap;
 use rootcast::plan::Plan;
-use rootcast::protocol::{ObjectsAnswer, ObjectsRequest, Opening, Publication, Report, UpdateHead, Welcome};
+use rootcast::protocol::{ObjectsAnswer, ObjectsRequest, Opening, Publication, UpdateHead, Welcome};
 use rootcast::release::Release;
+use rootcast::status::{HostsAnswer, Question, Report, StatusAnswer};
 use rootcast::tree::{Node, Totals, empty_root};
 use rootcast::trust::Trust;
 use rootcast::verify::ReleaseRecord;
@@ -50,6 +51,9 @@ fn decoders() -> Vec<(&'static str, Decode)> {
         ("sizes", Box::new(|bytes| drop(codec::decode::<ObjectsAnswer>(bytes, LIMIT)))),
         ("welcome", Box::new(|bytes| drop(codec::decode::<Welcome>(bytes, LIMIT)))),
         ("report", Box::new(|bytes| drop(codec::decode::<Report>(bytes, LIMIT)))),
+        ("status answer", Box::new(|bytes| drop(codec::decode::<StatusAnswer>(bytes, LIMIT)))),
+        ("hosts answer", Box::new(|bytes| drop(codec::decode::<HostsAnswer>(bytes, LIMIT)))),
+        ("question", Box::new(|bytes| drop(codec::decode::<Question>(bytes, LIMIT)))),
         ("record", Box::new(|bytes| drop(codec::decode::<ReleaseRecord>(bytes, LIMIT)))),
         (
             "edit",

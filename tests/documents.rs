@@ -17,6 +17,11 @@ use rootcast::path::MemberName;
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::selector::Selector;
+use rootcast::status::{
+    self, Below, ChannelStatus, Count, HostRow, HostState, HostsAnswer, HostsQuery, Move, Question, RelayRow,
+    Remembered, Report, Serving, StatusAnswer,
+};
 use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, Place, Route};
 use rootcast::tree::Node;
 use rootcast::trust::{Trust, VerifiedTrust};
@@ -314,18 +319,6 @@ fn messages(step: &Step) -> Vec<Decoder> {
         keep_others: true,
         siblings: step.proof(&[0]),
     };
-    let status = HostStatus {
-        name: "web-1".into(),
-        role: "agent".into(),
-        parent: "relay-1".into(),
-        channel: prod.clone(),
-        release: 2,
-        state: HostState::Updating,
-        files: 3,
-        healed: 0,
-        received: 999,
-        refused: 0,
-    };
     let objects = vec![ObjectId::from(step.leaves[0].root), BlobId::of(b"").into()];
     let publication = Publication {
         channel: prod.clone(),
@@ -358,7 +351,6 @@ fn messages(step: &Step) -> Vec<Decoder> {
         message("sizes", &ObjectsAnswer(vec![Some(1), None])),
         message("accepted", &PublishAnswer::Accepted(accepted)),
         message("refused", &PublishAnswer::Refused("no".into())),
-        message("report", &Report(vec![status])),
         message("ask trust", &Opening::Trust(1)),
         message("apply trust", &Opening::ApplyTrust(Bytes::from_static(b"a document"))),
         message("trust answer", &TrustAnswer(vec![Bytes::from_static(b"a document"), Bytes::new()])),
@@ -369,10 +361,63 @@ fn messages(step: &Step) -> Vec<Decoder> {
     ]
 }
 
+fn status_messages() -> Vec<Decoder> {
+    let prod = channel("prod");
+    let condition =
+        status::Condition { release: 2, files: 3, received: 999, ..status::Condition::none(1_800_000_000) };
+    let count = Count { release: 2, state: HostState::Updating, hosts: 3 };
+    let serving = Serving { lag: 1, sent: 70_000, children: 3, counts: vec![count] };
+    let relay = RelayRow {
+        name: "eu".into(),
+        parent: "origin".into(),
+        place: "region=eu".into(),
+        condition: condition.clone(),
+        serving: serving.clone(),
+    };
+    let host = HostRow {
+        name: "web-1".into(),
+        relays: vec!["eu".into()],
+        labels: "role=web".into(),
+        expires: 1_800_100_000,
+        condition: condition.clone(),
+    };
+    let moves = vec![Move { host: "web-2".into(), from: "us".into() }];
+    let (relays, rest, worst) = (vec![relay.clone()], vec![count], vec![host.clone()]);
+    let below = Below { serving, relays, rest: rest.clone(), worst: worst.clone(), moves: moves.clone() };
+    let own_report = Report { sequence: 1, own: condition.clone(), before: "us".into(), below: None };
+    let relay_report =
+        Report { sequence: 2, own: condition.clone(), before: String::new(), below: Some(below) };
+    let status = ChannelStatus { channel: prod.clone(), relays: vec![relay], rest, worst };
+    let selector = Selector::parse("web-* release!=2").unwrap();
+    let after = ("web-0".into(), "eu".into());
+    let query = HostsQuery { channel: prod.clone(), selector, limit: 9, after, wait: 1000 };
+    let hosts = HostsAnswer { hosts: vec![host], more: true, unanswered: vec!["us".into()] };
+    let remembered = Remembered {
+        channel: prod.clone(),
+        relay: false,
+        name: "web-1".into(),
+        labels: "role=web".into(),
+        expires: 9,
+        seen: 8,
+        condition,
+    };
+    vec![
+        message("ask for hosts", &Opening::Hosts(query.clone())),
+        message("question", &Question::Hosts(query)),
+        message("moved", &Question::Moved(prod, moves)),
+        message("report of a host", &own_report),
+        message("report of a relay", &relay_report),
+        message("status answer", &StatusAnswer(vec![status])),
+        message("hosts answer", &hosts),
+        message("children", &vec![remembered]),
+    ]
+}
+
 fn decoders() -> Vec<Decoder> {
     let (objects, history) = signing::prod_history();
     let step = &history[1];
     let mut decoders = messages(step);
+    decoders.extend(status_messages());
     let record = ReleaseRecord {
         document: step.document.clone(),
         leaves: step.known(&[0]).into_iter().collect(),
@@ -478,7 +523,7 @@ fn threat_03_the_wrong_shape_at_every_decoder() {
         // One element more, or less, in the outermost array.
         if sample[0] >> 5 == 4
             && sample[0] & 0x1f < 23
-            && !matches!(name, "sizes" | "report" | "chunk list" | "trust answer")
+            && !matches!(name, "sizes" | "status answer" | "children" | "chunk list" | "trust answer")
         {
             let longer = [&[sample[0] + 1], &sample[1..], &[0]].concat();
             assert!(!takes(&longer), "{name}");

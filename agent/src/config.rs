@@ -3,8 +3,10 @@
 use crate::AgentError;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
+use rootcast_replica::operations::{LogFormat, Settings, level};
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// What an agent is told; its labels are in its certificate (specs/wire.md, W-2). Paths are relative to the file's directory.
@@ -25,6 +27,19 @@ pub struct AgentConfig {
     /// The channel that this host follows.
     #[serde(default = "default_channel")]
     pub channel: String,
+    /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
+    #[serde(default)]
+    pub operations: Option<SocketAddr>,
+    /// How the log is written: `text` or `json` lines.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// How much is logged: `error`, `warn`, `info`, `debug`, `trace`, or `info,rootcast_agent=debug`.
+    #[serde(default = "default_log_level")]
+    pub log_level: String,
+}
+
+fn default_log_level() -> String {
+    "info".into()
 }
 
 fn default_channel() -> String {
@@ -44,6 +59,8 @@ impl AgentConfig {
         for relay in &config.relays {
             Address::new(relay.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
         }
+        level(&config.log_level)
+            .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
         }
@@ -72,5 +89,29 @@ impl AgentConfig {
     /// When it is not one.
     pub fn channel(&self) -> Result<ChannelName, AgentError> {
         Ok(ChannelName::new(&self.channel)?)
+    }
+}
+
+impl Settings for AgentConfig {
+    fn read(path: &Path) -> Result<Self, String> {
+        Self::load(path).map_err(|error| error.to_string())
+    }
+
+    fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
+        let mut differ = Vec::new();
+        macro_rules! fixed {
+            ($($key:ident),+) => {$(
+                if self.$key != old.$key {
+                    self.$key.clone_from(&old.$key);
+                    differ.push(stringify!($key));
+                }
+            )+};
+        }
+        fixed!(identity, state, live, secrets, channel, log);
+        differ
+    }
+
+    fn log_level(&self) -> &str {
+        &self.log_level
     }
 }

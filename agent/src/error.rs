@@ -10,11 +10,20 @@ use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// An agent could not start, or could not activate a release.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// The address for operators could not be opened.
+    #[error("TCP {address} could not be opened for operators: {source}; `operations` gives another")]
+    Operations {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Its configuration file cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -11,6 +11,7 @@ mod activate;
 mod config;
 mod error;
 mod key;
+mod operations;
 mod run;
 pub mod secrets;
 pub mod slots;

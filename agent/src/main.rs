@@ -1,7 +1,6 @@
 //! `rootcast-agent`: the agent alone, for hosts that need nothing else.
 
 use clap::Parser;
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,8 +17,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
-    match rootcast_agent::start(&arguments.config, arguments.json) {
+    match rootcast_agent::start(&arguments.config, arguments.json, None) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

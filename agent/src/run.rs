@@ -1,20 +1,25 @@
 //! The agent's life: follow, verify, activate, report.
 
 use crate::activate::{Activation, Live, Required};
+use crate::operations::Watched;
 use crate::secrets::Secrets;
 use crate::slots::{Report, Slots};
 use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
-use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
-use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast::topology::Patience;
-
+use rootcast::limits::{ACTIVATION_RETRY, REPORT_GAP, SHUTDOWN_WAIT};
+use rootcast::protocol::Interest;
+use rootcast::status::{Condition, HostState, reason};
+use rootcast::topology::{Address, Child, Patience};
+use rootcast_replica::operations::{Listener, Vitals, changes, operate, reread_identity};
 use rootcast_replica::renewal::{ask_parents, keep_renewed};
 use rootcast_replica::{
-    Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, follow, known_addresses,
+    Follow, FollowEvent, Held, Machine, Member, Replica, Reporting, System, Tending, child_of, follow,
+    known_addresses,
 };
-use rootcast_transport::Code;
+use rootcast_transport::{Code, Endpoint};
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -22,6 +27,13 @@ use tokio::sync::watch;
 /// What happens in an agent, for whoever runs it.
 #[derive(Debug, Clone)]
 pub enum AgentEvent {
+    /// It follows its relays.
+    Ready {
+        /// The host's name.
+        name: String,
+        /// Where operators are served, if they are.
+        operations: Option<SocketAddr>,
+    },
     /// Something about following a relay.
     Follow(FollowEvent),
     /// A release is live on disk.
@@ -53,11 +65,16 @@ pub enum AgentEvent {
 }
 
 struct Agent {
-    name: String,
     replica: Arc<Replica>,
     activation: Arc<Mutex<Activation>>,
     interest: watch::Sender<Interest>,
-    report: watch::Sender<Vec<HostStatus>>,
+    /// What is said of this host to its relay.
+    report: watch::Sender<Condition>,
+    changed: watch::Sender<()>,
+    /// Why the newest update was refused, while that stands.
+    refusal: watch::Receiver<Option<String>>,
+    /// Why the newest release could not be made live, while that stands.
+    failure: Option<String>,
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     active: u64,
     files: u64,
@@ -89,6 +106,18 @@ pub async fn run_on(
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
+    let settings = watch::Sender::new(config);
+    run_reloading(machine, settings.subscribe(), events, shutdown).await
+}
+
+/// As [`run_on`], with settings that may change meanwhile: relays, and where operators are served.
+pub(crate) async fn run_reloading(
+    machine: Arc<dyn Machine>,
+    settings: watch::Receiver<AgentConfig>,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let config = settings.borrow().clone();
     let member = Member::load_on(machine.clone(), &config.identity, &config.state)?;
     let channel = config.channel()?;
     let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
@@ -103,39 +132,52 @@ pub async fn run_on(
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
-    let report = watch::Sender::new(Vec::new());
-    let heard = events.clone();
-    let known = known_addresses(&config.relays);
-    let ways = watch::Sender::new(known.clone());
-    let following = follow(Follow {
-        endpoint: endpoint.clone(),
-        child: child_of(member.identity.name()),
-        parents: known.clone(),
-        patience: Patience::STANDARD,
-        serves: None,
-        upstream: None,
-        ways: ways.clone(),
-        replica: replica.clone(),
-        interest: interest.subscribe(),
-        report: report.subscribe(),
-        events: Arc::new(move |event| {
-            tracing::info!(?event, "relay");
-            heard(AgentEvent::Follow(event));
-        }),
-    });
+    let report = watch::Sender::new(Condition::none(machine.seconds()));
+    let changed = watch::Sender::new(());
+    let (refused, refusal) = watch::channel(None);
+    let replicas = BTreeMap::from([(replica.channel().clone(), replica.clone())]);
+    let vitals = Arc::new(Vitals::new(replicas, config.identity.clone(), true));
+    let operators = open_for_operators(&config).await?;
+    let operations = operators.as_ref().and_then(|listener| listener.address().ok());
+    let watched = Watched::new(vitals.clone(), replica.clone(), report.subscribe());
+    let operating = operate(operators, settings.clone(), |config| config.operations, Arc::new(watched));
+    let own = member.identity.name().clone();
+    let child = child_of(&own);
+    let rereading = reread_identity(settings.clone(), config.identity.clone(), own, endpoint.clone());
+    let heard = Arc::new(Heard { vitals, refused, events: events.clone() });
+    let ways = watch::Sender::new(known_addresses(&config.relays));
+    let known = ways.subscribe();
+    let relays = Relays { endpoint: endpoint.clone(), child, ways, replica: replica.clone(), heard };
+    let said = (report.subscribe(), changed.subscribe());
+    let following = relays.follow(interest.subscribe(), said, settings);
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
+    let (dialling, clock) = (endpoint.clone(), machine.clone());
     let renewing = keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
         let (dialling, relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
         async move { ask_parents(&dialling, &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, left_out, freshness) = (0, 0, 0, None);
-    let agent =
-        Agent { name, replica, activation, interest, report, events, active, files, left_out, freshness };
+    let agent = Agent {
+        replica,
+        activation,
+        interest,
+        report,
+        changed,
+        refusal,
+        failure: None,
+        events,
+        active,
+        files,
+        left_out,
+        freshness,
+    };
+    (agent.events)(AgentEvent::Ready { name, operations });
     tokio::select! {
         biased;
         () = shutdown => {}
+        () = operating => {}
+        () = rereading => {}
         () = following => {}
         () = tending => {}
         () = renewing => {}
@@ -147,6 +189,83 @@ pub async fn run_on(
     Ok(())
 }
 
+/// Who hears what happens with the relays.
+struct Heard {
+    vitals: Arc<Vitals>,
+    refused: watch::Sender<Option<String>>,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+}
+
+impl Heard {
+    fn hear(&self, replica: &Replica, event: FollowEvent) {
+        tracing::info!(?event, "relay");
+        self.vitals.hear(replica.channel(), &event);
+        match &event {
+            FollowEvent::Failed { reason: why } => drop(self.refused.send_replace(Some(reason(why)))),
+            // Another relay may not offer what was refused.
+            FollowEvent::Held { .. } | FollowEvent::Connected { .. } => drop(self.refused.send_replace(None)),
+            _ => {}
+        }
+        (self.events)(AgentEvent::Follow(event));
+    }
+}
+
+/// The relays above this host.
+struct Relays {
+    endpoint: Endpoint,
+    child: Child,
+    /// Told which addresses can be asked.
+    ways: watch::Sender<Vec<Address>>,
+    replica: Arc<Replica>,
+    heard: Arc<Heard>,
+}
+
+impl Relays {
+    /// Follows those that the settings say; others, when they say so.
+    async fn follow(
+        self,
+        interest: watch::Receiver<Interest>,
+        (said, changed): (watch::Receiver<Condition>, watch::Receiver<()>),
+        mut settings: watch::Receiver<AgentConfig>,
+    ) {
+        let relays = |config: &AgentConfig| config.relays.clone();
+        let mut now = relays(&settings.borrow_and_update());
+        loop {
+            let (said, telling, of) = (said.clone(), self.heard.clone(), self.replica.clone());
+            let say = move || (said.borrow().clone(), None);
+            let following = follow(Follow {
+                endpoint: self.endpoint.clone(),
+                child: self.child.clone(),
+                parents: known_addresses(&now),
+                patience: Patience::STANDARD,
+                serves: None,
+                upstream: None,
+                ways: self.ways.clone(),
+                replica: self.replica.clone(),
+                interest: interest.clone(),
+                report: Reporting { changed: changed.clone(), say: Arc::new(say), gap: REPORT_GAP },
+                questions: None,
+                events: Arc::new(move |event| telling.hear(&of, event)),
+            });
+            tokio::select! {
+                biased;
+                () = following => return,
+                wanted = changes(&mut settings, &now, relays) => now = wanted,
+            }
+            tracing::info!(relays = ?now, "other relays are followed");
+            self.ways.send_replace(known_addresses(&now));
+            let reason = "the configuration names other relays".to_owned();
+            self.heard.hear(&self.replica, FollowEvent::Lost { address: String::new(), reason });
+        }
+    }
+}
+
+async fn open_for_operators(config: &AgentConfig) -> Result<Option<Listener>, AgentError> {
+    let Some(address) = config.operations else { return Ok(None) };
+    let opened = Listener::open(address).await;
+    opened.map(Some).map_err(|source| AgentError::Operations { address, source })
+}
+
 fn make(directory: &Path) -> Result<(), AgentError> {
     std::fs::create_dir_all(directory)
         .map_err(|source| AgentError::MakeDirectory { path: directory.to_owned(), source })
@@ -156,6 +275,7 @@ impl Agent {
     /// Makes live whatever is held, and then each newer release.
     async fn activate_all(mut self) {
         let (mut held, mut head) = (self.replica.watch_held(), self.replica.watch_head());
+        let mut refusal = self.refusal.clone();
         loop {
             head.mark_unchanged();
             self.tell_freshness();
@@ -204,6 +324,10 @@ impl Agent {
                     changed = held.changed() => if changed.is_err() { return } else { break },
                     () = &mut retry => break,
                     changed = head.changed() => if changed.is_err() { return },
+                    changed = refusal.changed() => {
+                        if changed.is_err() { return }
+                        self.tell(HostState::Active);
+                    }
                     () = lapse => {}
                 }
                 self.tell_freshness();
@@ -245,6 +369,7 @@ impl Agent {
                 }
                 let news = number != self.active;
                 (self.active, self.files) = (number, live.files);
+                self.failure = None;
                 self.tell(HostState::Active);
                 if news || live.flipped {
                     let Live { files, report, flipped, secrets, left_out } = live;
@@ -269,6 +394,7 @@ impl Agent {
             }
             Err(error) => {
                 tracing::error!(number, %error, "the release could not be made live; what was live stays");
+                self.failure = Some(reason(&error.to_string()));
                 self.tell(HostState::Failed);
                 (self.events)(AgentEvent::Failed { number, reason: error.to_string() });
                 if error.needs_repair() {
@@ -321,23 +447,29 @@ impl Agent {
         done.await.map_err(|_| AgentError::Stopped)?
     }
 
+    /// Says how this host is doing. What was refused or could not be made live is a failure, whatever
+    /// runs, until that is over.
     fn tell(&self, state: HostState) {
-        let state = match state {
-            HostState::Active if self.replica.freshness() == Freshness::Stale => HostState::Stale,
-            state => state,
+        let why = self.failure.clone().or_else(|| self.refusal.borrow().clone());
+        let (state, why) = match (state, why) {
+            (HostState::Active | HostState::Failed, Some(why)) => (HostState::Failed, why),
+            (HostState::Active, None) if self.replica.freshness() == Freshness::Stale => {
+                (HostState::Stale, String::new())
+            }
+            (state, _) => (state, String::new()),
         };
-        let row = HostStatus {
-            name: self.name.clone(),
-            role: "agent".into(),
-            parent: String::new(),
-            channel: self.replica.channel().clone(),
+        let before = self.report.borrow().clone();
+        let same = (before.release, before.state) == (self.active, state);
+        self.report.send_replace(Condition {
             release: self.active,
             state,
+            since: if same { before.since } else { self.replica.machine().seconds() },
+            reason: why,
             files: self.files,
             healed: self.replica.healed(),
             received: self.replica.received(),
             refused: 0,
-        };
-        self.report.send_replace(vec![row]);
+        });
+        self.changed.send_replace(());
     }
 }

@@ -32,8 +32,8 @@ pub(crate) fn run(member: &Member) -> Result<(), BenchError> {
     let (commits, waiting) = mpsc::channel(WAITING);
     std::thread::spawn(move || answer(&commits));
     match member.role {
-        MemberRole::Relay => Ok(rootcast_relay::start(&member.config, true)?),
-        MemberRole::Agent => Ok(rootcast_agent::start(&member.config, true)?),
+        MemberRole::Relay => Ok(rootcast_relay::start(&member.config, true, None)?),
+        MemberRole::Agent => Ok(rootcast_agent::start(&member.config, true, None)?),
         MemberRole::Publisher => {
             let repository = member.repository.as_ref();
             let repository =

@@ -10,6 +10,6 @@ pub(crate) struct Arguments {
     config: PathBuf,
 }
 
-pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
-    Ok(rootcast_agent::start(&arguments.config, output.json)?)
+pub(crate) fn run(arguments: &Arguments, level: Option<&str>, output: &Output) -> Result<(), Failure> {
+    Ok(rootcast_agent::start(&arguments.config, output.json, level)?)
 }

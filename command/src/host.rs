@@ -1,6 +1,7 @@
-//! `rootcast host`: who is a member, and who may no longer be one.
+//! `rootcast host`: how one is doing, who is a member, and who may no longer be one.
 
 use crate::failure::{Exit, Failure};
+use crate::hosts;
 use crate::inspect::utc;
 use crate::output::Output;
 use rootcast::denials::Denied;
@@ -12,13 +13,21 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    override_usage = "rootcast host NAME [OPTIONS]\n       rootcast host <show|deny|allow|list> …"
+)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    one: hosts::One,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(clap::Subcommand)]
 enum Verb {
+    /// Show how one host is doing: release, state, why, and the relays above it (`host NAME` for short)
+    Show(hosts::One),
     /// Put a member out: its connections are closed, its certificate is not renewed
     Deny(One),
     /// Let a denied member in again
@@ -53,9 +62,11 @@ pub(crate) fn origin_of(path: &Path) -> Result<RelayConfig, Failure> {
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
     match &arguments.verb {
-        Verb::Deny(one) => change(one, true, output),
-        Verb::Allow(one) => change(one, false, output),
-        Verb::List { config } => list(config, output),
+        None => hosts::one(&arguments.one, output),
+        Some(Verb::Show(one)) => hosts::one(one, output),
+        Some(Verb::Deny(one)) => change(one, true, output),
+        Some(Verb::Allow(one)) => change(one, false, output),
+        Some(Verb::List { config }) => list(config, output),
     }
 }
 

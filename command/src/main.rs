@@ -3,11 +3,13 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 mod agent;
+mod asking;
 mod audit;
 mod completions;
 mod dev;
 mod failure;
 mod host;
+mod hosts;
 mod init;
 mod inspect;
 mod invite;
@@ -24,7 +26,7 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 use output::Output;
-use std::io::{self, IsTerminal};
+use rootcast_replica::operations::{LogFormat, start_log};
 use std::process::ExitCode;
 
 /// Configuration delivery to very many hosts: signed, small, atomic.
@@ -54,8 +56,10 @@ enum Command {
     Invite(invite::Arguments),
     /// Become a member of a platform, with a join string
     Join(join::Arguments),
-    /// Show members, deny them, allow them again (on the origin's machine)
+    /// Show one host; on the origin's machine: list members, deny them, allow them again
     Host(host::Arguments),
+    /// List hosts with their release, state and what is wrong
+    Hosts(hosts::Arguments),
     /// Compile a repository or directory, sign it and publish it to the origin
     Publish(publish::Arguments),
     /// Sign a release that `publish --unsigned` wrote
@@ -84,27 +88,29 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let output = Output::new(arguments.json);
-    let daemon = matches!(arguments.command, Command::Relay(_) | Command::Agent(_));
-    let level = match arguments.verbose + u8::from(daemon) {
-        0 => tracing::Level::ERROR,
-        1 => tracing::Level::INFO,
-        _ => tracing::Level::DEBUG,
+    // A daemon logs as its configuration says, unless it is asked for more.
+    let asked = match arguments.verbose {
+        0 => None,
+        1 => Some("info"),
+        _ => Some("debug"),
     };
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_max_level(level).init();
+    let output = Output::new(arguments.json);
+    if !matches!(arguments.command, Command::Relay(_) | Command::Agent(_)) {
+        start_log(LogFormat::Text, asked.unwrap_or("error"));
+    }
     let outcome = match arguments.command {
         Command::Init(arguments) => init::run(&arguments, &output),
         Command::Invite(arguments) => invite::run(&arguments, &output),
         Command::Join(arguments) => join::run(&arguments, &output),
         Command::Host(arguments) => host::run(&arguments, &output),
+        Command::Hosts(arguments) => hosts::run(&arguments, &output),
         Command::Publish(arguments) => publish::run(&arguments, &output),
         Command::Sign(arguments) => sign::run(&arguments, &output),
         Command::Key(arguments) => key::run(&arguments, &output),
         Command::Trust(arguments) => trust::run(&arguments, &output),
         Command::Audit(arguments) => audit::run(&arguments, &output),
-        Command::Relay(arguments) => relay::run(&arguments, &output),
-        Command::Agent(arguments) => agent::run(&arguments, &output),
+        Command::Relay(arguments) => relay::run(&arguments, asked, &output),
+        Command::Agent(arguments) => agent::run(&arguments, asked, &output),
         Command::Status(arguments) => status::run(&arguments, &output),
         Command::Verify(arguments) => verify::run(&arguments, &output),
         Command::Inspect(arguments) => inspect::run(&arguments, &output),

@@ -18,8 +18,9 @@ mod text;
 use rootcast::acceptance::Floors;
 use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::protocol::{
-    News, ObjectsAnswer, ObjectsRequest, Opening, PublishAnswer, Report, TrustAnswer, UpdateAnswer, Welcome,
+    News, ObjectsAnswer, ObjectsRequest, Opening, PublishAnswer, TrustAnswer, UpdateAnswer, Welcome,
 };
+use rootcast::status::{HostsAnswer, Question, Remembered, Report, StatusAnswer};
 use rootcast::topology::KeptParents;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
@@ -29,6 +30,7 @@ pub type Run = fn(&[u8]);
 
 /// All targets by name: the directory of `fuzz/corpus`, and the argument of `fuzz/run`.
 pub const TARGETS: &[(&str, Run)] = &[
+    ("children", messages::canonical::<Vec<Remembered>>),
     ("chunks", objects::chunks),
     ("cose", documents::cose),
     ("denials", documents::denials),
@@ -36,6 +38,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("floors", messages::canonical::<Floors>),
     ("frame-length", messages::frame_length),
     ("head", documents::head),
+    ("hosts-answer", messages::canonical::<HostsAnswer>),
     ("join-answer", messages::canonical::<JoinAnswer>),
     ("join-request", documents::join_request),
     ("join-string", text::join_string),
@@ -51,12 +54,14 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("plan", objects::plan),
     ("public-documents", messages::canonical::<PublicDocuments>),
     ("publish-answer", messages::canonical::<PublishAnswer>),
+    ("question", messages::canonical::<Question>),
     ("record", documents::record),
     ("release", documents::release),
     ("release-draft", drafts::release),
     ("report", messages::canonical::<Report>),
     ("secret", objects::secret),
     ("settings", text::settings),
+    ("status-answer", messages::canonical::<StatusAnswer>),
     ("trust", documents::trust),
     ("trust-answer", messages::canonical::<TrustAnswer>),
     ("trust-next", documents::trust_next),

@@ -22,6 +22,11 @@ use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
+use rootcast::selector::Selector;
+use rootcast::status::{
+    self, Below, ChannelStatus, Count, HostRow, HostState, HostsAnswer, HostsQuery, Move, Question, RelayRow,
+    Remembered, Report, Serving, StatusAnswer,
+};
 use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptParents, Place, Route};
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
@@ -247,6 +252,7 @@ fn messages(seeds: &mut Seeds) {
     seeds.message("opening", "pull-all", &Opening::Update(all));
     seeds.message("opening", "pull", &Opening::Update(some));
     seeds.message("opening", "status", &Opening::Status);
+    seeds.message("opening", "hosts", &Opening::Hosts(hosts_query()));
     let bundle = BundleName::new("base").unwrap();
     let request = ObjectsRequest {
         channel: channel(),
@@ -260,21 +266,7 @@ fn messages(seeds: &mut Seeds) {
     seeds.message("objects-answer", "three", &ObjectsAnswer(vec![Some(1), None, Some(1 << 20)]));
     seeds.message("objects-answer", "none", &ObjectsAnswer(Vec::new()));
     topology(seeds, accepted);
-    let status = |state| HostStatus {
-        name: "web-1".into(),
-        role: "agent".into(),
-        parent: "relay-1".into(),
-        channel: channel(),
-        release: 2,
-        state,
-        files: 300,
-        healed: 0,
-        received: 70_000,
-        refused: 0,
-    };
-    let states = [HostState::Active, HostState::Updating, HostState::Failed, HostState::Offline];
-    seeds.message("report", "four", &Report(states.map(status).to_vec()));
-    seeds.message("report", "none", &Report(Vec::new()));
+    status_messages(seeds);
     seeds.message("floors", "none", &Floors::default());
     seeds.message(
         "floors",
@@ -311,6 +303,76 @@ fn topology(seeds: &mut Seeds, accepted: Accepted) {
     seeds.message("welcome", "some", &Welcome { condition, time: 1_800_000_000, alternates, trust: 2 });
     seeds.message("welcome", "none", &none);
     seeds.message("opening", "condition", &Opening::Condition(channel()));
+}
+
+fn hosts_query() -> HostsQuery {
+    let selector = Selector::parse("web-* !web-9 region=eu state!=active release!=2").unwrap();
+    HostsQuery { channel: channel(), selector, limit: 40, after: ("web-1".into(), "eu".into()), wait: 9000 }
+}
+
+/// Of what relays and hosts say of themselves.
+fn status_messages(seeds: &mut Seeds) {
+    let condition = status::Condition {
+        release: 2,
+        state: HostState::Failed,
+        since: 1_800_000_000,
+        reason: "the disk is full".into(),
+        files: 300,
+        healed: 0,
+        received: 70_000,
+        refused: 0,
+    };
+    let own = condition.clone();
+    let counts: Vec<Count> =
+        HostState::ALL.into_iter().map(|state| Count { release: 2, state, hosts: 1000 }).collect();
+    let serving = Serving { lag: 0, sent: 1 << 20, children: 2, counts: counts.clone() };
+    let relays = vec![RelayRow {
+        name: "ams".into(),
+        parent: "eu".into(),
+        place: "datacenter=ams&region=eu".into(),
+        condition: condition.clone(),
+        serving: serving.clone(),
+    }];
+    let worst = vec![HostRow {
+        name: "web-1".into(),
+        relays: vec!["eu".into(), "ams".into()],
+        labels: "region=eu&role=web".into(),
+        expires: 1_800_600_000,
+        condition: condition.clone(),
+    }];
+    let moves = vec![Move { host: "web-2".into(), from: "us".into() }];
+    seeds.message("question", "hosts", &Question::Hosts(hosts_query()));
+    seeds.message("question", "moved", &Question::Moved(channel(), moves.clone()));
+    let answer = HostsAnswer { hosts: worst.clone(), more: true, unanswered: vec!["us".into()] };
+    seeds.message("hosts-answer", "one", &answer);
+    seeds.message("hosts-answer", "none", &HostsAnswer::default());
+    let status = ChannelStatus {
+        channel: channel(),
+        relays: relays.clone(),
+        rest: counts.clone(),
+        worst: worst.clone(),
+    };
+    seeds.message("status-answer", "one", &StatusAnswer(vec![status]));
+    seeds.message("status-answer", "none", &StatusAnswer(Vec::new()));
+    let below = Some(Below { serving, relays, rest: counts, worst, moves });
+    let before = "us".to_owned();
+    seeds.message(
+        "report",
+        "host",
+        &Report { sequence: 1, own: own.clone(), before: before.clone(), below: None },
+    );
+    seeds.message("report", "relay", &Report { sequence: 2, own, before, below });
+    let kept = |relay| Remembered {
+        channel: channel(),
+        relay,
+        name: "web-1".into(),
+        labels: "role=web".into(),
+        expires: 1_800_600_000,
+        seen: 1_800_000_001,
+        condition: condition.clone(),
+    };
+    seeds.message("children", "two", &vec![kept(false), kept(true)]);
+    seeds.message("children", "none", &Vec::<Remembered>::new());
 }
 
 /// Of trust, heads and joining.

@@ -4,24 +4,29 @@ use crate::joins;
 use crate::neighbours::{Entered, Neighbours};
 use crate::news::Told;
 use crate::publish;
+use crate::questions;
 use crate::server::Shared;
-use crate::status::Key;
+use crate::status::{Channel, Session};
 use crate::wanted::Wish;
-use rootcast::limits::{ANSWER_WAIT, FILL_WAIT, MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
-use rootcast::path::ChannelName;
-use rootcast::protocol::{
-    Interest, Opening, Report, Standing, Subscribe, UpdateAnswer, UpdateRequest, Welcome,
+use rootcast::limits::{
+    ANSWER_WAIT, FILL_WAIT, MAX_FRAME, MAX_HOST_REPORT, MAX_OPENING, MAX_STATUS_ANSWER, REPORT_GAP,
 };
+use rootcast::path::ChannelName;
+use rootcast::protocol::{Interest, Opening, Standing, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast::reader::Reader;
+use rootcast::rollup::{Certified, Child};
+use rootcast::status::{Report, StatusAnswer};
 use rootcast::topology::{Address, Alternate, Place};
 use rootcast_replica::{Outgoing, Replica, ReplicaError, child_of};
 use rootcast_transport::{Code, Connection, PeerFault, Receiver, Role, Sender, TransportError};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 use tokio::sync::Mutex;
 
-static SESSIONS: AtomicU64 = AtomicU64::new(0);
+/// Above 0, which is the session of those of before our start.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// A peer, and what it may have of this relay at once: one update or answer with
 /// objects is made for it at a time, however many it asks for.
@@ -34,6 +39,7 @@ struct Peer {
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let _counted = shared.peers.connected(connection.peer().role());
     let peer = Arc::new(Peer {
         reader: reader(&connection),
         connection: connection.clone(),
@@ -56,7 +62,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
                 let (shared, peer) = (shared.clone(), peer.clone());
                 streams.spawn(async move {
                     if let Err(error) = stream_of(&shared, &peer, sender, receiver).await {
-                        ended(&peer.connection, &error);
+                        ended(&shared, &peer.connection, &error);
                     }
                 });
             }
@@ -77,13 +83,18 @@ async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
 }
 
 /// A stream failed: a peer that breaks the protocol loses its connection, and nobody else's.
-fn ended(connection: &Connection, error: &ReplicaError) {
-    match error {
-        ReplicaError::Transport(transport) if transport.fault().is_some() => {
+fn ended(shared: &Shared, connection: &Connection, error: &ReplicaError) {
+    let fault = match error {
+        ReplicaError::Transport(transport) => transport.fault(),
+        _ => None,
+    };
+    match fault {
+        Some(fault) => {
+            shared.peers.fault(fault);
             tracing::warn!(peer = %connection.peer(), %error, "dropped: the peer broke the protocol");
             connection.close(Code::FAULT, &error.to_string());
         }
-        _ => tracing::debug!(peer = %connection.peer(), %error, "stream ended"),
+        None => tracing::debug!(peer = %connection.peer(), %error, "stream ended"),
     }
 }
 
@@ -152,12 +163,14 @@ async fn stream_of(
         }
         Opening::Status => {
             shared.tell_own();
-            let mut rows = shared.statuses.watch().borrow().clone();
-            if connection.peer().role() == Role::Agent {
-                // A host sees itself and the relays, and no other host.
-                rows.retain(|row| row.role != Role::Agent.as_str() || row.name == connection.peer().name());
-            }
-            sender.send_message(&Report(rows)).await?;
+            let for_host = connection.peer().role() == Role::Agent;
+            let channels = shared.statuses.all().map(|channel| channel.status(for_host)).collect();
+            sender.send_message(&StatusAnswer(channels)).await?;
+            Ok(sender.finish()?)
+        }
+        Opening::Hosts(query) => {
+            let answer = questions::answer_member(shared, connection, query).await;
+            sender.send_message(&answer).await?;
             Ok(sender.finish()?)
         }
     }
@@ -227,8 +240,11 @@ async fn subscription(
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
-    let neighbours = shared.neighbours.get(&subscribe.channel).cloned();
-    let (Some(replica), Some(neighbours)) = (shared.replica(&subscribe.channel).cloned(), neighbours) else {
+    let channel = &subscribe.channel;
+    let (neighbours, status) = (shared.neighbours.get(channel).cloned(), shared.statuses.channel(channel));
+    let (Some(replica), Some(neighbours), Some(status)) =
+        (shared.replica(channel).cloned(), neighbours, status)
+    else {
         return Ok(sender.finish()?);
     };
     let (connection, reader) = (&peer.connection, &peer.reader);
@@ -244,18 +260,22 @@ async fn subscription(
     sender.send_message(&Welcome { condition, time, alternates, trust }).await?;
     // Who is denied is no business of hosts.
     let denials = (connection.peer().role() == Role::Relay).then(|| shared.denials.subscribe());
-    let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
-    let (name, role) = (connection.peer().name(), connection.peer().role());
-    let channel = &subscribe.channel;
-    let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
-    let _ends = Ends { shared, key: &key, session };
-    let _entered = entered(&neighbours, connection, subscribe.serves.clone(), session);
+    let role = connection.peer().role();
+    let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    let child = Child { relay: role == Role::Relay, name: connection.peer().name().to_owned() };
+    let session = Session { child, number };
+    status.connected(&session, connection);
+    let _ends = Ends { status, session: &session };
+    let _entered = entered(&neighbours, connection, subscribe.serves.clone(), number);
     let wish = peer.wish(shared, channel, &subscribe.interest);
     let reports = async {
-        // A host's report is one row, of two names and little more.
-        let limit = if role == Role::Relay { MAX_FRAME } else { MAX_NAME as u64 * 8 };
-        while let Some(Report(rows)) = receiver.receive_message(limit).await? {
-            shared.statuses.report(key.clone(), session, &shared.name, rows);
+        let limit = if role == Role::Relay { MAX_STATUS_ANSWER } else { MAX_HOST_REPORT };
+        while let Some(report) = receiver.receive_message::<Report>(limit).await? {
+            // A publisher is nobody's host.
+            if role != Role::Publisher {
+                let tell = status.report(&session, certified(connection), report);
+                questions::tell(tell, replica.channel());
+            }
             // One that reports more often waits in its own stream, and nobody else does.
             tokio::time::sleep(REPORT_GAP).await;
         }
@@ -265,7 +285,7 @@ async fn subscription(
         biased;
         outcome = reports => outcome,
         outcome = news.tell(&replica, &neighbours, denials, &mut sender) => outcome,
-        outcome = push(&replica, peer, wish, subscribe) => outcome,
+        outcome = push(&replica, status, peer, wish, subscribe) => outcome,
     }
 }
 
@@ -283,22 +303,28 @@ fn entered(
     (peer.role() == Role::Relay).then(|| neighbours.enter(relay, session))
 }
 
+/// What a child's certificate says besides its name.
+fn certified(connection: &Connection) -> Certified {
+    let expires = connection.expires().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Certified { labels: connection.peer().labels().to_string(), expires }
+}
+
 /// Notes that a subscription is over, also where its task is dropped with the connection.
 struct Ends<'a> {
-    shared: &'a Shared,
-    key: &'a Key,
-    session: u64,
+    status: &'a Channel,
+    session: &'a Session,
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.shared.statuses.lost(self.key, self.session);
+        self.status.lost(self.session);
     }
 }
 
 /// Sends one update after the other; what is newest when a child is ready is what it gets.
 async fn push(
     replica: &Arc<Replica>,
+    status: &Channel,
     peer: &Peer,
     mut wish: Option<Wish>,
     subscribe: Subscribe,
@@ -317,6 +343,8 @@ async fn push(
                 let mut stream = next_stream(connection).await?;
                 let bytes = outgoing.push(subscription, &mut stream).await?;
                 let number = outgoing.accepted.number;
+                status.sent.fetch_add(bytes, Ordering::Relaxed);
+                status.pushes.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(peer = %connection.peer(), number, bytes, "pushed");
                 standing = outgoing.standing.clone();
                 continue;

@@ -8,6 +8,7 @@ use rootcast::limits::{
 use rootcast::path::ChannelName;
 use rootcast::subscriptions::Keep;
 use rootcast::topology::Address;
+use rootcast_replica::operations::{LogFormat, Settings, level};
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -51,6 +52,19 @@ pub struct RelayConfig {
     /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
     #[serde(default = "default_head_validity")]
     pub head_validity_seconds: u64,
+    /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
+    #[serde(default)]
+    pub operations: Option<SocketAddr>,
+    /// How the log is written: `text` or `json` lines.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// How much is logged: `error`, `warn`, `info`, `debug`, `trace`, or `info,rootcast_relay=debug`.
+    #[serde(default = "default_log_level")]
+    pub log_level: String,
+}
+
+fn default_log_level() -> String {
+    "info".into()
 }
 
 fn default_keep() -> u64 {
@@ -92,6 +106,8 @@ impl RelayConfig {
             );
             return Err(ConfigError::wrong(path, message).into());
         }
+        level(&config.log_level)
+            .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
         if config.keys.is_some() && !config.parents.is_empty() {
             let message = "`keys` are the origin's, and a relay with `parents` is not the origin";
             return Err(ConfigError::wrong(path, message).into());
@@ -112,5 +128,45 @@ impl RelayConfig {
             None if bound.ip().is_unspecified() => None,
             None => Address::new(bound.to_string()).ok(),
         }
+    }
+}
+
+impl Settings for RelayConfig {
+    fn read(path: &Path) -> Result<Self, String> {
+        Self::load(path).map_err(|error| error.to_string())
+    }
+
+    fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
+        let mut differ = Vec::new();
+        macro_rules! fixed {
+            ($($key:ident),+) => {$(
+                if self.$key != old.$key {
+                    self.$key.clone_from(&old.$key);
+                    differ.push(stringify!($key));
+                }
+            )+};
+        }
+        fixed!(
+            listen,
+            advertise,
+            identity,
+            state,
+            channels,
+            keys,
+            keep,
+            keep_seconds,
+            head_validity_seconds,
+            log
+        );
+        // The origin is another thing than a relay that follows one.
+        if self.parents.is_empty() != old.parents.is_empty() {
+            self.parents.clone_from(&old.parents);
+            differ.push("parents");
+        }
+        differ
+    }
+
+    fn log_level(&self) -> &str {
+        &self.log_level
     }
 }

@@ -7,11 +7,20 @@ use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A relay could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
+    /// The address for operators could not be opened.
+    #[error("TCP {address} could not be opened for operators: {source}; `operations` gives another")]
+    Operations {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Its configuration file cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),

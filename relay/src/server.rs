@@ -2,12 +2,15 @@
 
 use crate::audit::{Audit, Event, ORIGIN};
 use crate::child;
+use crate::children;
 use crate::denied::DeniedSet;
+use crate::following::{self, Upward};
 use crate::heads::HeadSigner;
 use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
 use crate::neighbours::Neighbours;
-use crate::status::Statuses;
+use crate::operations::{Peers, Watched};
+use crate::status::{Channel, Statuses};
 use crate::wanted::Wanted;
 use crate::{RelayConfig, RelayError};
 use bytes::Bytes;
@@ -15,17 +18,18 @@ use rootcast::denials::{Denials, VerifiedDenials};
 use rootcast::head::Freshness;
 use rootcast::join::JoinAnswer;
 use rootcast::limits::{
-    DENIED_LOOK, MAX_CHILDREN, MAX_DOCUMENT, MAX_JOINS, MAX_JOINS_FORWARDED, MAX_JOINS_JUDGED, SHUTDOWN_WAIT,
+    DENIED_LOOK, MAX_CHILDREN, MAX_DOCUMENT, MAX_JOINS, MAX_JOINS_FORWARDED, MAX_JOINS_JUDGED, MAX_QUESTIONS,
+    SHUTDOWN_WAIT,
 };
 use rootcast::path::ChannelName;
-use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast::topology::{Address, Child, Patience};
+use rootcast::status::{Condition, HostState, reason};
+use rootcast::topology::Address;
 use rootcast_replica::durable::{self, PUBLIC};
 use rootcast_replica::joining::JoinFailure;
-use rootcast_replica::renewal::{ask_parents, is_past_half, keep_renewed, renew};
+use rootcast_replica::operations::{Listener, Vitals, operate, reread_identity};
+use rootcast_replica::renewal::{is_past_half, keep_renewed, renew};
 use rootcast_replica::{
-    Follow, FollowEvent, Machine, Member, Replica, System, Tending, Trusted, child_of, follow,
-    known_addresses,
+    FollowEvent, Machine, Member, Replica, System, Tending, Trusted, child_of, known_addresses,
 };
 use rootcast_transport::{Arrival, Code, Connection, Endpoint, Handshake, Identity};
 use std::collections::BTreeMap;
@@ -34,8 +38,8 @@ use std::future::Future;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -52,6 +56,8 @@ pub enum RelayEvent {
         name: String,
         /// Where.
         address: SocketAddr,
+        /// Where operators are served, if they are.
+        operations: Option<SocketAddr>,
     },
     /// It took a publication (origin).
     Published {
@@ -85,7 +91,15 @@ pub(crate) struct Shared {
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
     /// The relays around us, by channel.
     pub(crate) neighbours: BTreeMap<ChannelName, Arc<Neighbours>>,
-    pub(crate) statuses: Arc<Statuses>,
+    pub(crate) statuses: Statuses,
+    /// Who is connected, and what peers did wrong.
+    pub(crate) peers: Peers,
+    /// Questions about hosts that may still be worked on.
+    pub(crate) questions: Semaphore,
+    /// Of those, what hosts may take.
+    pub(crate) host_questions: Semaphore,
+    /// Why the newest update of a channel was refused, while that stands.
+    refusals: std::sync::Mutex<BTreeMap<ChannelName, String>>,
     pub(crate) publishing: Mutex<()>,
     /// Who answers requests to join and to renew.
     pub(crate) answers: Answers,
@@ -114,9 +128,26 @@ impl Shared {
         self.replicas.get(channel)
     }
 
-    /// Brings this relay's own rows up to date.
+    /// Brings what is known of this relay itself up to date.
     pub(crate) fn tell_own(&self) {
-        self.statuses.set_own(self.replicas.values().map(|replica| own_row(self, replica)).collect());
+        for (replica, channel) in self.replicas.values().zip(self.statuses.all()) {
+            self.tell_of(replica, channel);
+        }
+    }
+
+    pub(crate) fn tell_of(&self, replica: &Replica, channel: &Channel) {
+        let head = replica.head().map(|head| head.head().release.rank());
+        let held = replica.held().map(|held| held.accepted().rank());
+        channel.set_own(own_condition(self, replica), head > held);
+    }
+
+    /// Notes that an update is refused, and why, or that one was taken.
+    pub(crate) fn note_refusal(&self, channel: &ChannelName, refusal: Option<&str>) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusal {
+            Some(text) => refusals.insert(channel.clone(), reason(text)),
+            None => refusals.remove(channel),
+        };
     }
 
     /// Counts what a peer asked for and may not have. It is told what it would be told if there were no such thing.
@@ -126,7 +157,7 @@ impl Shared {
     }
 
     /// Takes what a parent passes on of who is denied, if the online key signed it.
-    fn take_denials(&self, document: &Bytes) {
+    pub(crate) fn take_denials(&self, document: &Bytes) {
         let held = self.denials.borrow().clone();
         let sequence = held.and_then(|held| Denials::sequence_of(&held)).unwrap_or(0);
         let newest = self.trust.newest();
@@ -165,63 +196,46 @@ pub async fn run_on(
     events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RelayError> {
+    let settings = watch::Sender::new(config);
+    run_reloading(machine, settings.subscribe(), events, shutdown).await
+}
+
+/// As [`run_on`], with settings that may change meanwhile: parents, and where operators are served.
+pub(crate) async fn run_reloading(
+    machine: Arc<dyn Machine>,
+    settings: watch::Receiver<RelayConfig>,
+    events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RelayError> {
+    let config = settings.borrow().clone();
     let (member, membership) = open_member(&machine, &config).await?;
-    let mut replicas = BTreeMap::new();
-    for channel in &config.channels {
-        let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
-        let store = machine.store(&directory)?;
-        let replica =
-            Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
-        replicas.insert(channel.clone(), Arc::new(replica));
-    }
-    let wanted = if config.parents.is_empty() { BTreeMap::new() } else { wanted(&config, &replicas) };
+    let replicas = open_replicas(&*machine, &config, &member)?;
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = machine.listen(&member.identity, config.listen)?;
-    let neighbours = neighbours(&member, &config, &replicas);
+    let operators = open_for_operators(&config).await?;
+    let operations = operators.as_ref().and_then(|listener| listener.address().ok());
+    let vitals = Arc::new(Vitals::new(replicas.clone(), config.identity.clone(), !config.parents.is_empty()));
     let ways = watch::Sender::new(known_addresses(&config.parents));
-    let shared = Arc::new(Shared {
-        neighbours,
-        name: member.identity.name().name().to_owned(),
-        is_origin: config.parents.is_empty(),
-        trust: member.trust.clone(),
-        replicas,
-        statuses: Arc::default(),
-        publishing: Mutex::new(()),
-        answers: answers(&config, &endpoint, membership.clone(), ways.subscribe()),
-        joiners: Semaphore::new(MAX_JOINS),
-        authority: Bytes::copy_from_slice(member.identity.authority().der()),
-        denied: DeniedSet::default(),
-        denials_path: config.state.join(DENIALS_FILE),
-        refused: AtomicU64::new(0),
-        denials: watch::Sender::new(None),
-        audit,
-        wanted,
-        events,
-    });
+    let answers = answers(&config, &endpoint, membership.clone(), ways.subscribe());
+    let shared = Arc::new(share(&machine, &config, &member, (replicas, answers, audit, events)));
     if let (false, Ok(document)) = (shared.is_origin, read_document(&shared.denials_path)) {
         shared.take_denials(&document.into());
     }
+    let children_path = config.state.join(children::FILE);
+    children::load(&shared, &children_path);
+    let watched = Watched { shared: shared.clone(), vitals: vitals.clone(), endpoint: endpoint.clone() };
     let mut tasks = JoinSet::new();
     tasks.spawn(crate::tickets::resume(machine.clone(), &config.state, &endpoint, &member.identity)?);
+    tasks.spawn(operate(operators, settings.clone(), |config| config.operations, Arc::new(watched)));
+    let own = member.identity.name().clone();
+    tasks.spawn(reread_identity(settings.clone(), config.identity.clone(), own, endpoint.clone()));
     tasks.spawn(own_status(shared.clone()));
+    tasks.spawn(children::keep(shared.clone(), children_path.clone()));
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
     }
     if let Some(membership) = membership {
-        if let Some(audit) = &shared.audit {
-            membership.audit_to(audit.clone());
-        }
-        look_at_denied(&shared, &membership).await?;
-        tasks.spawn(enforce(shared.clone(), membership.clone()));
-        tasks.spawn(keep_renewed(
-            machine.clone(),
-            config.identity.clone(),
-            endpoint.clone(),
-            move |own, _| {
-                let membership = membership.clone();
-                async move { renew_itself(&membership, own).await }
-            },
-        ));
+        keep_members(&mut tasks, &shared, membership, (machine.clone(), endpoint.clone(), &config)).await?;
     }
     if shared.is_origin {
         if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
@@ -230,38 +244,104 @@ pub async fn run_on(
             }
         }
     } else {
-        let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
-        tasks.spawn(keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
-            let (dialling, parents, now) = (dialling.clone(), known.borrow().clone(), clock.now());
-            async move { ask_parents(&dialling, &parents, &own, now, request).await }
-        }));
-        let child = child_of(member.identity.name());
-        let serves = config.serves(endpoint.local_addr()?);
-        for (channel, wanted) in &shared.wanted {
-            tasks.spawn(wanted.clone().keep_up());
-            let (replica, neighbours) = (shared.replica(channel), shared.neighbours.get(channel));
-            let (Some(replica), Some(neighbours)) = (replica, neighbours) else { continue };
-            tasks.spawn(neighbours.clone().speak(replica.clone()));
-            let upstream = Some(neighbours.upstream().clone());
-            let (child, serves, ways) = (child.clone(), serves.clone(), ways.clone());
-            let follow_of = follow_of(&shared, replica, wanted.watch(), &endpoint, &config, child, ways);
-            tasks.spawn(follow(Follow { serves, upstream, ..follow_of }));
-        }
+        let (child, serves) = (child_of(member.identity.name()), config.serves(endpoint.local_addr()?));
+        let upward = Upward { machine, endpoint: endpoint.clone(), settings, child, serves, ways };
+        following::keep_up(&mut tasks, &shared, &vitals, &upward);
     }
     let (name, address) = (shared.name.clone(), endpoint.local_addr()?);
     tracing::info!(%name, %address, origin = shared.is_origin, "serving");
-    (shared.events)(RelayEvent::Ready { name, address });
+    (shared.events)(RelayEvent::Ready { name, address, operations });
     tokio::select! {
         biased;
         () = shutdown => {}
         () = accept(&shared, &endpoint) => {}
     }
     tracing::info!("stopping");
+    // As they are while their connections live.
+    children::save(&shared, &children_path, true);
     endpoint.close(Code::LEAVING, "the relay is stopping");
     tasks.shutdown().await;
     if tokio::time::timeout(SHUTDOWN_WAIT, endpoint.wait_idle()).await.is_err() {
         tracing::debug!("some children did not hear of it");
     }
+    Ok(())
+}
+
+/// What all tasks share, at the start.
+fn share(
+    machine: &Arc<dyn Machine>,
+    config: &RelayConfig,
+    member: &Member,
+    (replicas, answers, audit, events): (
+        BTreeMap<ChannelName, Arc<Replica>>,
+        Answers,
+        Option<Arc<Audit>>,
+        Arc<dyn Fn(RelayEvent) + Send + Sync>,
+    ),
+) -> Shared {
+    let name = member.identity.name();
+    Shared {
+        name: name.name().to_owned(),
+        is_origin: config.parents.is_empty(),
+        trust: member.trust.clone(),
+        neighbours: neighbours(member, config, &replicas),
+        statuses: Statuses::new(machine, name.name(), replicas.keys().cloned()),
+        wanted: if config.parents.is_empty() { BTreeMap::new() } else { wanted(config, &replicas) },
+        replicas,
+        peers: Peers::default(),
+        questions: Semaphore::new(MAX_QUESTIONS),
+        host_questions: Semaphore::new(1),
+        refusals: std::sync::Mutex::default(),
+        publishing: Mutex::new(()),
+        answers,
+        joiners: Semaphore::new(MAX_JOINS),
+        authority: Bytes::copy_from_slice(member.identity.authority().der()),
+        denied: DeniedSet::default(),
+        denials_path: config.state.join(DENIALS_FILE),
+        refused: AtomicU64::new(0),
+        denials: watch::Sender::new(None),
+        audit,
+        events,
+    }
+}
+
+fn open_replicas(
+    machine: &dyn Machine,
+    config: &RelayConfig,
+    member: &Member,
+) -> Result<BTreeMap<ChannelName, Arc<Replica>>, RelayError> {
+    let mut replicas = BTreeMap::new();
+    for channel in &config.channels {
+        let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
+        let store = machine.store(&directory)?;
+        let replica = Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory))?;
+        replicas.insert(channel.clone(), Arc::new(replica));
+    }
+    Ok(replicas)
+}
+
+async fn open_for_operators(config: &RelayConfig) -> Result<Option<Listener>, RelayError> {
+    let Some(address) = config.operations else { return Ok(None) };
+    let opened = Listener::open(address).await;
+    opened.map(Some).map_err(|source| RelayError::Operations { address, source })
+}
+
+/// What the origin does for its members: it keeps who is denied in force, and its own certificate good.
+async fn keep_members(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    membership: Arc<Membership>,
+    (machine, endpoint, config): (Arc<dyn Machine>, Endpoint, &RelayConfig),
+) -> Result<(), RelayError> {
+    if let Some(audit) = &shared.audit {
+        membership.audit_to(audit.clone());
+    }
+    look_at_denied(shared, &membership).await?;
+    tasks.spawn(enforce(shared.clone(), membership.clone()));
+    tasks.spawn(keep_renewed(machine, config.identity.clone(), endpoint, move |own, _| {
+        let membership = membership.clone();
+        async move { renew_itself(&membership, own).await }
+    }));
     Ok(())
 }
 
@@ -365,39 +445,7 @@ fn wanted(
     replicas.iter().map(|(channel, replica)| (channel.clone(), of(replica))).collect()
 }
 
-/// What it takes to follow the parents in one channel.
-fn follow_of(
-    shared: &Arc<Shared>,
-    replica: &Arc<Replica>,
-    interest: watch::Receiver<Interest>,
-    endpoint: &Endpoint,
-    config: &RelayConfig,
-    child: Child,
-    ways: watch::Sender<Vec<Address>>,
-) -> Follow {
-    let (channel, events, shared_with) = (replica.channel().clone(), shared.events.clone(), shared.clone());
-    Follow {
-        endpoint: endpoint.clone(),
-        child,
-        parents: known_addresses(&config.parents),
-        patience: Patience::STANDARD,
-        serves: None,
-        upstream: None,
-        ways,
-        replica: replica.clone(),
-        interest,
-        report: shared.statuses.watch(),
-        events: Arc::new(move |event| {
-            if let FollowEvent::Denials { document } = &event {
-                shared_with.take_denials(document);
-            }
-            tracing::info!(%channel, ?event, "parent");
-            events(RelayEvent::Follow { channel: channel.clone(), event });
-        }),
-    }
-}
-
-/// Keeps this relay's own rows current.
+/// Keeps what is known of this relay itself current.
 async fn own_status(shared: Arc<Shared>) {
     let mut changes: Vec<_> = shared.replicas.values().map(|replica| replica.watch_held()).collect();
     let mut heads: Vec<_> = shared.replicas.values().map(|replica| replica.watch_head()).collect();
@@ -424,23 +472,25 @@ async fn own_status(shared: Arc<Shared>) {
     }
 }
 
-fn own_row(shared: &Shared, replica: &Replica) -> HostStatus {
+fn own_condition(shared: &Shared, replica: &Replica) -> Condition {
     let held = replica.held();
     let release = held.as_ref().map(|held| held.bundles.release().release());
-    HostStatus {
-        name: shared.name.clone(),
-        role: "relay".into(),
-        parent: String::new(),
-        channel: replica.channel().clone(),
+    let refusals = shared.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+    let refusal = refusals.get(replica.channel()).cloned();
+    let state = match (&refusal, replica.freshness()) {
+        (Some(_), _) => HostState::Failed,
+        (None, Freshness::Fresh { .. }) => HostState::Active,
+        (None, Freshness::Stale) => HostState::Stale,
+    };
+    Condition {
         release: release.map_or(0, |release| release.number),
-        state: match replica.freshness() {
-            Freshness::Fresh { .. } => HostState::Active,
-            Freshness::Stale => HostState::Stale,
-        },
+        state,
+        since: 0,
+        reason: refusal.unwrap_or_default(),
         files: release.map_or(0, |release| release.files),
         healed: replica.healed(),
-        refused: shared.refused.load(Ordering::Relaxed),
         received: replica.received(),
+        refused: shared.refused.load(Ordering::Relaxed),
     }
 }
 
@@ -466,6 +516,11 @@ async fn welcome(shared: Arc<Shared>, handshake: Handshake) {
     match handshake.arrive().await {
         Ok(Arrival::Member(connection)) => child::serve(shared, connection).await,
         Ok(Arrival::Joiner(joiner)) => joins::serve(&shared, joiner).await,
-        Err(error) => tracing::warn!(%remote, %error, "a handshake failed"),
+        Err(error) => {
+            if let Some(fault) = error.fault() {
+                shared.peers.fault(fault);
+            }
+            tracing::warn!(%remote, %error, "a handshake failed");
+        }
     }
 }

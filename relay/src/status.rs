@@ -1,190 +1,264 @@
-//! What a relay knows of the hosts below it.
+//! What a relay knows of the hosts below it, in each of its channels (specs/status.md).
 
-use rootcast::limits::{MAX_STATUS_ROWS, OFFLINE_KEPT};
-use rootcast::protocol::{HostState, HostStatus};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use rootcast::limits::FOLD_GAP;
+use rootcast::path::ChannelName;
+use rootcast::rollup::{Certified, Child, Rollup};
+use rootcast::status::{
+    Below, ChannelStatus, Condition, Count, HostsAnswer, HostsQuery, Move, RelayRow, Remembered, Report,
+    Serving,
+};
+use rootcast_replica::{Machine, Reporting};
+use rootcast_transport::Connection;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-/// Rows by child and channel, folded into one report after each change.
+/// All channels of a relay.
 pub(crate) struct Statuses {
-    rows: Mutex<Rows>,
-    all: watch::Sender<Vec<HostStatus>>,
+    channels: BTreeMap<ChannelName, Arc<Channel>>,
 }
 
-/// Who reports over which subscription, by certificate.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) name: String,
-    /// `relay`, `agent` or `publisher`.
-    pub(crate) role: String,
-    pub(crate) channel: String,
+/// One channel's children, and how the relay itself is doing in it.
+pub(crate) struct Channel {
+    pub(crate) name: ChannelName,
+    relay: String,
+    machine: Arc<dyn Machine>,
+    known: Mutex<Known>,
+    changed: watch::Sender<()>,
+    /// Bytes of updates sent to children.
+    pub(crate) sent: AtomicU64,
+    /// Updates pushed to children.
+    pub(crate) pushes: AtomicU64,
 }
 
-#[derive(Default)]
-struct Rows {
-    own: Vec<HostStatus>,
-    children: BTreeMap<Key, Child>,
+struct Known {
+    rollup: Rollup,
+    own: Condition,
+    /// Since when a release is known of that is not held.
+    behind: Option<u64>,
+    /// Connections to child relays, by name, with the session they belong to.
+    relays: BTreeMap<String, (u64, Connection)>,
+    /// Whether children changed since they were last kept on disk.
+    unsaved: bool,
 }
 
-struct Child {
-    rows: Vec<HostStatus>,
-    /// The session that these rows came over; a later one takes the place over.
-    session: u64,
-    lost: Option<Instant>,
-}
-
-impl Default for Statuses {
-    fn default() -> Self {
-        Self { rows: Mutex::default(), all: watch::Sender::new(Vec::new()) }
-    }
+/// A child's subscription to one channel.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) child: Child,
+    pub(crate) number: u64,
 }
 
 impl Statuses {
-    /// Everything known, own rows first. Changes after every report.
-    pub(crate) fn watch(&self) -> watch::Receiver<Vec<HostStatus>> {
-        self.all.subscribe()
+    pub(crate) fn new(
+        machine: &Arc<dyn Machine>,
+        relay: &str,
+        channels: impl Iterator<Item = ChannelName>,
+    ) -> Self {
+        let channel = |name: ChannelName| {
+            let known = Known {
+                rollup: Rollup::new(relay),
+                own: Condition::none(machine.seconds()),
+                behind: None,
+                relays: BTreeMap::new(),
+                unsaved: false,
+            };
+            let channel = Channel {
+                name: name.clone(),
+                relay: relay.to_owned(),
+                machine: machine.clone(),
+                known: Mutex::new(known),
+                changed: watch::Sender::new(()),
+                sent: AtomicU64::new(0),
+                pushes: AtomicU64::new(0),
+            };
+            (name, Arc::new(channel))
+        };
+        Self { channels: channels.map(channel).collect() }
     }
 
-    pub(crate) fn set_own(&self, rows: Vec<HostStatus>) {
-        let known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        // Every question for status brings them; what all wait for is a change.
-        if known.own != rows {
-            drop(known);
-            self.change(|known| known.own = rows);
+    pub(crate) fn channel(&self, name: &ChannelName) -> Option<&Arc<Channel>> {
+        self.channels.get(name)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Channel>> {
+        self.channels.values()
+    }
+
+    /// All children, for the next start; `None` where nothing changed since they were last taken.
+    pub(crate) fn remembered(&self, in_any_case: bool) -> Option<Vec<Remembered>> {
+        let mut unsaved = false;
+        let mut all = Vec::new();
+        for channel in self.channels.values() {
+            let mut known = channel.lock();
+            unsaved |= std::mem::take(&mut known.unsaved);
+            all.extend(known.rollup.remembered(&channel.name, channel.machine.seconds()));
+        }
+        (unsaved || in_any_case).then_some(all)
+    }
+
+    pub(crate) fn restore(&self, children: Vec<Remembered>) {
+        for kept in children {
+            if let Some(channel) = self.channels.get(&kept.channel) {
+                channel.lock().rollup.restore(kept, channel.machine.seconds());
+            }
         }
     }
 
-    /// Takes a child's report over its subscription to one channel.
-    pub(crate) fn report(&self, key: Key, session: u64, parent: &str, mut rows: Vec<HostStatus>) {
-        // A host speaks for itself; a relay for all below it.
-        rows.truncate(if key.role == "relay" { MAX_STATUS_ROWS } else { 1 });
-        rows.retain(|row| row.channel.as_str() == key.channel);
-        rows.iter_mut().take(1).for_each(|own| own.role.clone_from(&key.role));
-        place(&key.name, parent, &mut rows);
+    pub(crate) fn expire(&self) {
+        self.channels
+            .values()
+            .for_each(|channel| channel.change(|known| known.rollup.expire(channel.machine.seconds())));
+    }
+}
+
+impl Channel {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is known, and says so to the relay above if there is something to say.
+    fn change(&self, change: impl FnOnce(&mut Known) -> bool) {
+        let changed = {
+            let mut known = self.lock();
+            let changed = change(&mut known);
+            known.unsaved |= changed;
+            changed
+        };
+        if changed {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// How the relay itself is doing, and whether it knows of a newer release than it holds.
+    pub(crate) fn set_own(&self, mut own: Condition, is_behind: bool) {
         self.change(|known| {
-            known.children.insert(key, Child { rows, session, lost: None });
+            let same = (known.own.release, known.own.state) == (own.release, own.state);
+            own.since = if same { known.own.since } else { self.machine.seconds() };
+            let behind = is_behind.then(|| known.behind.unwrap_or_else(|| self.machine.seconds()));
+            let changed = (&known.own, known.behind) != (&own, behind);
+            (known.own, known.behind) = (own, behind);
+            changed
         });
+    }
+
+    /// Takes a child's report. Gives what child relays are to be told.
+    pub(crate) fn report(
+        &self,
+        session: &Session,
+        certified: Certified,
+        report: Report,
+    ) -> Vec<(Connection, Move)> {
+        let mut tell = Vec::new();
+        self.change(|known| {
+            let outcome = known.rollup.report(&session.child, certified, session.number, report);
+            let to = outcome.tell.into_iter();
+            tell.extend(to.filter_map(|(name, moved)| Some((known.relays.get(&name)?.1.clone(), moved))));
+            outcome.changed
+        });
+        tell
+    }
+
+    /// A child relay can be asked over this connection.
+    pub(crate) fn connected(&self, session: &Session, connection: &Connection) {
+        if session.child.relay {
+            self.lock().relays.insert(session.child.name.clone(), (session.number, connection.clone()));
+        }
     }
 
     /// A child's session ended.
-    pub(crate) fn lost(&self, key: &Key, session: u64) {
+    pub(crate) fn lost(&self, session: &Session) {
         self.change(|known| {
-            if let Some(child) = known.children.get_mut(key).filter(|child| child.session == session) {
-                child.lost = Some(Instant::now());
-                child.rows.iter_mut().for_each(|row| row.state = HostState::Offline);
+            let name = &session.child.name;
+            if session.child.relay && known.relays.get(name).is_some_and(|(of, _)| *of == session.number) {
+                known.relays.remove(name);
             }
+            known.rollup.lost(&session.child, session.number, self.machine.seconds())
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Rows)) {
-        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut known);
-        known.children.retain(|_, child| child.lost.is_none_or(|lost| lost.elapsed() < OFFLINE_KEPT));
-        let below = known.children.values().flat_map(|child| child.rows.iter().cloned());
-        // A host that moved is under its new parent; its old parent's row is dropped.
-        let mut all: Vec<HostStatus> = known.own.clone();
-        let mut online = BTreeMap::new();
-        let below: Vec<HostStatus> = below.collect();
-        for row in &below {
-            if row.state != HostState::Offline {
-                online.insert((row.name.clone(), row.channel.clone()), ());
+    /// Hosts of ours that are elsewhere now. Gives what child relays are to be told.
+    pub(crate) fn moved(&self, moves: Vec<Move>) -> Vec<(Connection, Move)> {
+        let mut tell = Vec::new();
+        self.change(|known| {
+            for moved in moves {
+                if let Some((name, moved)) = known.rollup.moved(moved) {
+                    tell.extend(known.relays.get(&name).map(|(_, connection)| (connection.clone(), moved)));
+                }
+            }
+            true
+        });
+        tell
+    }
+
+    fn serving(&self, known: &Known) -> Serving {
+        let lag = known.behind.map_or(0, |since| self.machine.seconds().saturating_sub(since));
+        Serving { lag, sent: self.sent.load(Ordering::Relaxed), ..Serving::default() }
+    }
+
+    /// What is said to the relay above.
+    pub(crate) fn reporting(self: &Arc<Self>) -> Reporting {
+        let channel = self.clone();
+        let say = move || {
+            let mut known = channel.lock();
+            let serving = channel.serving(&known);
+            let newest = known.own.release;
+            let below = known.rollup.below(newest, serving);
+            (known.own.clone(), Some(below))
+        };
+        Reporting { changed: self.changed.subscribe(), say: Arc::new(say), gap: FOLD_GAP }
+    }
+
+    /// All that is known, this relay first. For a host (ST-21): relays alone, without counts of others.
+    pub(crate) fn status(&self, for_host: bool) -> ChannelStatus {
+        let known = self.lock();
+        let below = known.rollup.look(known.own.release, self.serving(&known));
+        let own = known.own.clone();
+        drop(known);
+        let Below { serving, relays, rest, worst, moves: _ } = below;
+        let name = self.relay.clone();
+        let own = RelayRow { name, parent: String::new(), place: String::new(), condition: own, serving };
+        let mut status = ChannelStatus { channel: self.name.clone(), relays: vec![own], rest, worst };
+        status.relays.extend(relays);
+        if for_host {
+            status.rest.clear();
+            status.worst.clear();
+            for relay in &mut status.relays {
+                relay.serving.counts.clear();
+                relay.serving.children = 0;
             }
         }
-        all.extend(below.into_iter().filter(|row| {
-            row.state != HostState::Offline || !online.contains_key(&(row.name.clone(), row.channel.clone()))
-        }));
-        all.truncate(MAX_STATUS_ROWS);
-        self.all.send_replace(all);
-    }
-}
-
-/// Puts the rows of a child's report below the child. Its own row is the first,
-/// and its name and parent are what we know of it. Every other row lies below a
-/// relay of the same report: what claims another place is put right below the
-/// child, so that no child can move hosts that are not its own.
-fn place(child: &str, parent: &str, rows: &mut [HostStatus]) {
-    let Some((own, below)) = rows.split_first_mut() else { return };
-    child.clone_into(&mut own.name);
-    parent.clone_into(&mut own.parent);
-    let mut relays: BTreeSet<String> =
-        below.iter().filter(|row| row.role == "relay").map(|row| row.name.clone()).collect();
-    relays.insert(child.to_owned());
-    for row in below.iter_mut().filter(|row| !relays.contains(&row.parent)) {
-        child.clone_into(&mut row.parent);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rootcast::path::ChannelName;
-
-    fn key(name: &str, role: &str, channel: &str) -> Key {
-        Key { name: name.into(), role: role.into(), channel: channel.into() }
+        status
     }
 
-    fn row(name: &str, role: &str, parent: &str, channel: &str) -> HostStatus {
-        HostStatus {
-            name: name.into(),
-            role: role.into(),
-            parent: parent.into(),
-            channel: ChannelName::new(channel).unwrap(),
-            release: 1,
-            state: HostState::Active,
-            files: 0,
-            healed: 0,
-            received: 0,
-            refused: 0,
+    /// Our own hosts that match, the child relays to ask for theirs, and those that cannot be asked.
+    pub(crate) fn page(&self, query: &HostsQuery) -> (HostsAnswer, Vec<(String, Connection)>, Vec<String>) {
+        let known = self.lock();
+        let (here, mut gone) = known.rollup.to_ask(&query.selector);
+        let mut ask = Vec::new();
+        for name in here {
+            match known.relays.get(&name) {
+                Some((_, connection)) => ask.push((name, connection.clone())),
+                None => gone.push(name),
+            }
         }
+        (known.rollup.page(query), ask, gone)
     }
 
-    fn known(statuses: &Statuses) -> Vec<(String, String, String)> {
-        let all = statuses.watch().borrow().clone();
-        all.into_iter().map(|row| (row.channel.to_string(), row.name, row.parent)).collect()
+    /// Counts of the hosts that are connected here, or were.
+    pub(crate) fn counts(&self) -> Vec<Count> {
+        let known = self.lock();
+        known.rollup.look(known.own.release, Serving::default()).serving.counts
     }
 
-    fn expect(rows: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
-        rows.iter().map(|(a, b, c)| ((*a).into(), (*b).into(), (*c).into())).collect()
+    /// The release that is held.
+    pub(crate) fn release(&self) -> u64 {
+        self.lock().own.release
     }
 
-    #[test]
-    fn three_levels_and_two_channels_can_be_rebuilt() {
-        let (origin, relay) = (Statuses::default(), Statuses::default());
-        for (statuses, name) in [(&origin, "o"), (&relay, "r")] {
-            statuses.set_own(vec![row(name, "relay", "", "a"), row(name, "relay", "", "b")]);
-        }
-        relay.report(key("w", "agent", "b"), 1, "r", vec![row("w", "agent", "", "b")]);
-        // A relay sends all it knows over each of its subscriptions.
-        for channel in ["a", "b"] {
-            let rows = relay.watch().borrow().clone();
-            origin.report(key("r", "relay", channel), 1, "o", rows);
-        }
-        let expected = [("a", "o", ""), ("b", "o", ""), ("a", "r", "o"), ("b", "r", "o"), ("b", "w", "r")];
-        assert_eq!(known(&origin), expect(&expected));
-    }
-
-    #[test]
-    fn a_child_cannot_claim_another_place_for_itself_or_others() {
-        let origin = Statuses::default();
-        origin.set_own(vec![row("o", "relay", "", "a")]);
-        let rows = vec![
-            row("other", "relay", "", "a"),
-            row("x", "agent", "", "a"),
-            row("y", "agent", "o", "a"),
-            row("z", "agent", "deep", "a"),
-            row("deep", "relay", "r", "a"),
-        ];
-        origin.report(key("r", "relay", "a"), 1, "o", rows);
-        let expected = [
-            ("a", "o", ""),
-            ("a", "r", "o"),
-            ("a", "x", "r"),
-            ("a", "y", "r"),
-            ("a", "z", "deep"),
-            ("a", "deep", "r"),
-        ];
-        assert_eq!(known(&origin), expect(&expected));
+    /// For how many seconds a release has been known of that is not held.
+    pub(crate) fn lag(&self) -> u64 {
+        self.serving(&self.lock()).lag
     }
 }

@@ -12,8 +12,11 @@ use bytes::Bytes;
 use network::{DEADLINE, Following};
 use rootcast::limits::MAX_FRAME;
 use rootcast::protocol::{
-    HostState, HostStatus, Interest, Opening, Publication, PublishAnswer, Report, Subscribe, TrustApplied,
-    UpdateMessage, Welcome,
+    Interest, Opening, Publication, PublishAnswer, Subscribe, TrustApplied, UpdateMessage, Welcome,
+};
+use rootcast::selector::Selector;
+use rootcast::status::{
+    ChannelStatus, Condition, Count, HostState, HostsAnswer, HostsQuery, RelayRow, StatusAnswer,
 };
 use rootcast_relay::audit::{AUDIT_FILE, check};
 use rootcast_relay::authority::Authority;
@@ -22,6 +25,7 @@ use rootcast_relay::{RelayConfig, RelayEvent, run};
 use rootcast_replica::{FINGERPRINT_FILE, FollowEvent, Received, Rule, TRUST_FILE};
 use rootcast_store::{DiskStore, Store, StoreError};
 use rootcast_transport::{Connection, Endpoint, Identity, PeerName, Receiver, Role, Sender};
+use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +81,9 @@ impl Platform {
             head_validity_seconds: 3600,
             keep: Vec::new(),
             keep_seconds: 3600,
+            operations: None,
+            log: Default::default(),
+            log_level: "info".into(),
         };
         let store = config.state.join("channels").join("main");
         let (told, mut events) = mpsc::unbounded_channel();
@@ -175,33 +182,39 @@ async fn subscribe(connection: &Connection) -> (Sender, Receiver) {
     (sender, receiver)
 }
 
-async fn status(connection: &Connection) -> Vec<HostStatus> {
+async fn ask<T: serde::Serialize + serde::de::DeserializeOwned>(
+    connection: &Connection,
+    opening: Opening,
+) -> T {
     let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
-    sender.send_message(&Opening::Status).await.unwrap();
+    sender.send_message(&opening).await.unwrap();
     sender.finish().unwrap();
-    let Report(rows) = receiver.receive_message(MAX_FRAME).await.unwrap().unwrap();
-    rows
+    receiver.receive_message(MAX_FRAME).await.unwrap().unwrap()
 }
 
-/// Asks until the rows are as wanted; each question is a round trip.
-async fn status_until(
-    connection: &Connection,
-    what: &str,
-    wanted: impl Fn(&[HostStatus]) -> bool,
-) -> Vec<HostStatus> {
+async fn status(connection: &Connection) -> ChannelStatus {
+    let StatusAnswer(mut channels) = ask(connection, Opening::Status).await;
+    channels.remove(0)
+}
+
+async fn hosts(connection: &Connection, selector: &str) -> HostsAnswer {
+    let selector = Selector::parse(selector).unwrap();
+    let query =
+        HostsQuery { channel: channel(), selector, limit: 99, after: Default::default(), wait: 5_000 };
+    ask(connection, Opening::Hosts(query)).await
+}
+
+/// Asks until the answer is as wanted; each question is a round trip.
+async fn until<T, F: Future<Output = T>>(what: &str, ask: impl Fn() -> F, wanted: impl Fn(&T) -> bool) -> T {
     let wait = async {
         loop {
-            let rows = status(connection).await;
-            if wanted(&rows) {
-                return rows;
+            let answer = ask().await;
+            if wanted(&answer) {
+                return answer;
             }
         }
     };
     tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("waiting for {what}"))
-}
-
-fn find<'r>(rows: &'r [HostStatus], name: &str) -> Option<&'r HostStatus> {
-    rows.iter().find(|row| row.name == name)
 }
 
 #[tokio::test]
@@ -399,41 +412,37 @@ async fn status_shows_who_holds_what() {
         Interest::All,
     );
     agent.until("the release", |child| roots(child) == roots(&publisher.replica)).await;
-    let row = HostStatus {
-        name: "another".into(),
-        role: "relay".into(),
-        parent: "nobody".into(),
-        channel: channel(),
-        release: 1,
-        state: HostState::Active,
-        files: 2,
-        healed: 0,
-        received: 77,
-        refused: 0,
-    };
-    agent.report.send_replace(vec![row]);
-    let rows = status_until(&publishing, "all rows", |rows| {
-        find(rows, "agent").is_some() && find(rows, "relay").is_some_and(|relay| relay.release == 1)
-    })
+    let condition =
+        Condition { release: 1, state: HostState::Active, files: 2, received: 77, ..Condition::none(9) };
+    agent.say(condition.clone());
+    let status = until(
+        "all rows",
+        || status(&publishing),
+        |status| {
+            let at = |row: &RelayRow| row.condition.release == 1 && row.serving.children == 1;
+            status.relays.len() == 2 && status.relays.iter().all(at) && status.counts().count() == 1
+        },
+    )
     .await;
-    let shown = |name: &str| {
-        find(&rows, name).map(|row| (row.role.as_str(), row.parent.as_str(), row.release, row.files))
-    };
-    assert_eq!(shown("origin"), Some(("relay", "", 1, 2)));
-    assert_eq!(shown("relay"), Some(("relay", "origin", 1, 2)));
-    assert_eq!(
-        shown("agent"),
-        Some(("agent", "relay", 1, 2)),
-        "its name, role and place are those of its certificate"
-    );
-    assert_eq!(find(&rows, "agent").map(|row| row.received), Some(77));
-    assert_eq!(rows.len(), 3, "{rows:?}");
+    let shown: Vec<_> = status
+        .relays
+        .iter()
+        .map(|row| (&*row.name, &*row.parent, row.condition.files, row.serving.sent > 0))
+        .collect();
+    assert_eq!(shown, [("origin", "", 2, true), ("relay", "origin", 2, true)]);
+    let count = Count { release: 1, state: HostState::Active, hosts: 1 };
+    assert_eq!(status.relays[1].serving.counts, [count], "the agent is counted where it is");
+    // The origin asks the relay, which it knows to have such a host.
+    let answer = hosts(&publishing, "state=active").await;
+    let [row] = answer.hosts.as_slice() else { panic!("{answer:?}") };
+    assert_eq!((&*row.name, &row.condition), ("agent", &condition), "its name is that of its certificate");
+    assert_eq!(row.relays, ["origin", "relay"]);
+    assert!(row.expires > 0);
+    assert_eq!(hosts(&publishing, "release!=1").await, HostsAnswer::default());
 
     agent.stop().await;
-    status_until(&publishing, "the agent offline", |rows| {
-        find(rows, "agent").is_some_and(|row| row.state == HostState::Offline)
-    })
-    .await;
+    let offline = || hosts(&publishing, "state=offline");
+    until("the agent offline", offline, |answer| answer.hosts.len() == 1).await;
 }
 
 #[tokio::test]

@@ -13,9 +13,8 @@ use house::*;
 use network::{Following, Habit, Parent};
 use rootcast::limits::MAX_FRAME;
 use rootcast::member::Role;
-use rootcast::protocol::{
-    HostStatus, Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer, Report,
-};
+use rootcast::protocol::{Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer};
+use rootcast::status::StatusAnswer;
 use rootcast_replica::{Replica, Rule, Update};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Connection, Endpoint, Identity};
@@ -44,14 +43,10 @@ impl Asking {
         Self { connection, _endpoint }
     }
 
-    async fn rows(&self) -> Vec<HostStatus> {
-        let Report(rows) = ask(&self.connection, &Opening::Status).await;
-        rows
-    }
-
     /// Bytes of updates that this relay received since its start.
     async fn received(&self) -> u64 {
-        self.rows().await[0].received
+        let StatusAnswer(channels) = ask(&self.connection, &Opening::Status).await;
+        channels[0].relays[0].condition.received
     }
 
     /// Whether this relay has the root of a bundle of a release.

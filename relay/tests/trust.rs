@@ -18,9 +18,10 @@ use rootcast::id::ObjectId;
 use rootcast::limits::MAX_FRAME;
 use rootcast::member::Role;
 use rootcast::protocol::{
-    HostState, HostStatus, Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer,
-    Report, TrustApplied,
+    Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer, TrustApplied,
 };
+use rootcast::selector::Selector;
+use rootcast::status::{Condition, HostState, HostsAnswer, HostsQuery, StatusAnswer};
 use rootcast::trust::Trust;
 use rootcast_replica::{FollowEvent, Replica, Rule, Trusted, Update};
 use rootcast_transport::{CloseReason, Code, Connection, Endpoint, Identity};
@@ -231,7 +232,7 @@ async fn threat_22_denial_at_the_origin_closes_connections_at_a_relay_below() {
     is_put_out(&lost).await;
     let again = soon(out.connect(&relay.address.to_string())).await.unwrap();
     is_put_out(&again).await;
-    let Report(_) = ask(&kept, &Opening::Status, Vec::new()).await;
+    let StatusAnswer(_) = ask(&kept, &Opening::Status, Vec::new()).await;
     // Also after a restart of the relay, before its parent has told it anything.
     relay.end().await;
     origin.end().await;
@@ -300,33 +301,38 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
     assert!(sizes("role/web", &web).await.iter().all(Option::is_some));
     // It is counted, and a host sees no other host.
     let (_observing, observing) = dial(&house.member(Role::Publisher, "desk"), &origin).await;
-    let row = |name: &str| HostStatus {
-        name: name.into(),
-        role: "agent".into(),
-        parent: String::new(),
-        channel: channel(),
-        release: 1,
-        state: HostState::Active,
-        files: 2,
-        healed: 0,
-        received: 0,
-        refused: 0,
+    let failed = Condition { state: HostState::Failed, ..Condition::none(9) };
+    host.say(failed.clone());
+    greedy.say(failed);
+    let query = |selector: &str| {
+        let selector = Selector::parse(selector).unwrap();
+        let after = Default::default();
+        Opening::Hosts(HostsQuery { channel: channel(), selector, limit: 9, after, wait: 5_000 })
     };
-    host.report.send_replace(vec![row("web-1")]);
-    greedy.report.send_replace(vec![row("web-2")]);
     let both = async {
         loop {
-            let Report(rows) = ask(&observing, &Opening::Status, Vec::new()).await;
-            if ["web-1", "web-2"].iter().all(|name| rows.iter().any(|row| row.name == *name)) {
-                return rows;
+            let answer: HostsAnswer = ask(&observing, &query("web-*"), Vec::new()).await;
+            if answer.hosts.len() == 2 {
+                break;
             }
         }
     };
-    let rows = soon(both).await;
-    assert!(rows.iter().any(|row| row.name == "origin" && row.refused > 0), "{rows:?}");
-    let Report(rows) = ask(&asking, &Opening::Status, Vec::new()).await;
-    let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(names, ["origin", "web-1"]);
+    soon(both).await;
+    let StatusAnswer(seen) = ask(&observing, &Opening::Status, Vec::new()).await;
+    assert!(seen[0].relays[0].condition.refused > 0, "{seen:?}");
+    assert_eq!((seen[0].worst.len(), seen[0].counts().count()), (2, 1));
+    let StatusAnswer(seen) = ask(&asking, &Opening::Status, Vec::new()).await;
+    assert_eq!(seen[0].relays.len(), 1);
+    assert_eq!(
+        (seen[0].worst.len(), seen[0].counts().count()),
+        (0, 0),
+        "no other host, not even as one of many"
+    );
+    for selector in ["", "web-2", "web-*"] {
+        let answer: HostsAnswer = ask(&asking, &query(selector), Vec::new()).await;
+        let names: Vec<_> = answer.hosts.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["web-1"], "{selector}");
+    }
 }
 
 #[tokio::test]

@@ -64,6 +64,17 @@ pub async fn signalled() {
     }
 }
 
+/// Waits for SIGTERM or SIGINT: SIGHUP is for reading the configuration again. Where signals
+/// cannot be heard, for ever.
+pub async fn told_to_end() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 impl FollowEvent {
     /// The event as a line for programs.
     pub fn to_json(&self) -> Value {

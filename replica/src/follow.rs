@@ -6,13 +6,13 @@ use crate::parents::{Arrived, Parents};
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
-use rootcast::limits::{ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP};
-use rootcast::protocol::{
-    HostStatus, Interest, News, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
-};
+use rootcast::limits::{ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS};
+use rootcast::protocol::{Interest, News, Opening, Standing, Subscribe, UpdateRequest, Welcome};
+use rootcast::status::{self, Below, Report};
 use rootcast::topology::{Address, Alternate, Alternates, Child, Patience, Route};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What happens while a parent is followed.
@@ -56,6 +56,27 @@ pub enum FollowEvent {
     },
 }
 
+/// Takes a stream that a parent opened, and answers on it without holding up what calls it.
+pub type Questions = Arc<dyn Fn(Sender, Receiver) + Send + Sync>;
+
+/// What is reported up, made when it is sent: what happens in the gap between two reports costs nothing.
+pub struct Reporting {
+    /// Changes when there is something new to say.
+    pub changed: watch::Receiver<()>,
+    /// Says it.
+    pub say: Arc<dyn Fn() -> (status::Condition, Option<Below>) + Send + Sync>,
+    /// Shortest time between two reports.
+    pub gap: Duration,
+}
+
+impl Reporting {
+    fn report(&mut self, sequence: u64, before: &str) -> Report {
+        self.changed.mark_unchanged();
+        let (own, below) = (self.say)();
+        Report { sequence, own, before: before.to_owned(), below }
+    }
+}
+
 /// What it takes to follow a parent.
 pub struct Follow {
     /// Our end of the network.
@@ -76,8 +97,10 @@ pub struct Follow {
     pub replica: Arc<Replica>,
     /// Which bundles; a change subscribes anew.
     pub interest: watch::Receiver<Interest>,
-    /// Whom we speak for; the newest report is sent up.
-    pub report: watch::Receiver<Vec<HostStatus>>,
+    /// What is said of us and of those below.
+    pub report: Reporting,
+    /// Takes the streams that a parent opens; a host has nothing to be asked.
+    pub questions: Option<Questions>,
     /// Told what happens.
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
@@ -108,6 +131,7 @@ pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
     let mut parents = Parents::open(&follow).await;
     let mut next = None;
+    let mut before = String::new();
     loop {
         let arrived = match next.take() {
             Some(arrived) => arrived,
@@ -116,7 +140,7 @@ pub async fn follow(mut follow: Follow) {
         let (address, connection) = (arrived.address.clone(), arrived.connection.clone());
         let parent = connection.peer().to_string();
         (follow.events)(FollowEvent::Connected { parent, address: address.to_string() });
-        let outcome = session(&mut follow, &mut parents, arrived).await;
+        let outcome = session(&mut follow, &mut parents, arrived, &mut before).await;
         connection.close(Code::LEAVING, "the child leaves");
         // Our own disk is no reason to hurry to anybody.
         let ours = matches!(outcome, Err(ReplicaError::Store(_)));
@@ -195,7 +219,7 @@ async fn resubscribe(
         let (again, welcome) = subscribe(follow, connection, control.number + 1, interest).await?;
         *control = again;
         update_trust(follow, connection, welcome.trust).await?;
-        follow.report.mark_changed();
+        follow.report.changed.mark_changed();
     }
     Ok(())
 }
@@ -283,6 +307,7 @@ async fn session(
     follow: &mut Follow,
     parents: &mut Parents,
     arrived: Arrived,
+    before: &mut String,
 ) -> Result<Ended, ReplicaError> {
     let connection = &arrived.connection;
     let mut filling = Filling::new(&follow.replica, connection);
@@ -292,8 +317,11 @@ async fn session(
     if !parents.welcomed(&arrived, welcome).await? {
         return Ok(Ended::Poor);
     }
+    // The relay that knows us as its child still, where it is another.
+    let before = std::mem::replace(before, connection.peer().name().to_owned());
     update_trust(follow, connection, trust).await?;
-    follow.report.mark_changed();
+    follow.report.changed.mark_changed();
+    let mut sequence = 0;
     let mut next_report = tokio::time::Instant::now();
     let mut report_due = false;
     let replica = follow.replica.clone();
@@ -312,15 +340,16 @@ async fn session(
                 changed.map_err(|_| ReplicaError::Stopped)?;
                 resubscribe(follow, connection, &mut filling, &mut control).await?;
             }
-            changed = follow.report.changed(), if !report_due => {
+            changed = follow.report.changed.changed(), if !report_due => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
                 report_due = true;
             }
             // The newest report stands for those skipped in between.
             () = tokio::time::sleep_until(next_report), if report_due => {
                 report_due = false;
-                next_report = tokio::time::Instant::now() + REPORT_GAP;
-                let report = Report(follow.report.borrow_and_update().clone());
+                next_report = tokio::time::Instant::now() + follow.report.gap;
+                sequence += 1;
+                let report = follow.report.report(sequence, &before);
                 control.sender.send_message(&report).await?;
             }
             _ = replica.repair.notified() => {
@@ -335,6 +364,12 @@ async fn session(
                 None => return Ok(Ended::Over),
             },
             better = parents.look_around(connection) => return Ok(Ended::Better(better?)),
+            asked = connection.accept_bi(), if follow.questions.is_some() => {
+                let (sender, receiver) = asked?;
+                if let Some(questions) = &follow.questions {
+                    questions(sender, receiver);
+                }
+            }
             // The last: a parent that sends without end keeps nothing else from being done.
             stream = connection.accept_uni() => {
                 let mut stream = stream?;

@@ -2,19 +2,22 @@
 //! something else. It holds a relay's certificate, and for forks the publisher's key.
 
 use crate::error::SimError;
-use crate::machine::SimMachine;
+use crate::machine::{BEGINNING, SimMachine};
 use crate::platform::{PLATFORM, PUBLISHER_SEED, channel};
 use crate::random::Random;
 use bytes::Bytes;
 use rootcast::cose::DocumentKind;
-use rootcast::limits::MAX_FRAME;
+use rootcast::limits::{MAX_FRAME, REPORT_GAP};
 use rootcast::path::MemberName;
 use rootcast::protocol::{
     Interest, News, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateHead, UpdateMessage, Welcome,
 };
 use rootcast::reader::Reader;
+use rootcast::status;
 use rootcast::topology::{Address, Alternate, Alternates, Condition, Patience, Route};
-use rootcast_replica::{Follow, Held, Machine, Member, Outgoing, Replica, ReplicaError, child_of, follow};
+use rootcast_replica::{
+    Follow, Held, Machine, Member, Outgoing, Replica, ReplicaError, Reporting, child_of, follow,
+};
 use rootcast_store::MemoryStore;
 use rootcast_transport::{Connection, Endpoint, OwnKey, Receiver, Sender, frame_of};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -67,7 +70,8 @@ pub async fn run(
     let replica = Arc::new(replica.map_err(|error| failed(error.to_string()))?);
     let endpoint = machine.listen(&member.identity, (Ipv4Addr::LOCALHOST, 0).into())?;
     let (_interest, interest) = watch::channel(Interest::All);
-    let (_report, report) = watch::channel(Vec::new());
+    let (_changed, changed) = watch::channel(());
+    let say = Arc::new(|| (status::Condition::none(BEGINNING), None));
     let child = child_of(member.identity.name());
     let address = |at: &SocketAddr| Address::new(at.to_string()).map_err(|error| failed(error.to_string()));
     let following = follow(Follow {
@@ -80,7 +84,8 @@ pub async fn run(
         ways: watch::Sender::default(),
         replica: replica.clone(),
         interest,
-        report,
+        report: Reporting { changed, say, gap: REPORT_GAP },
+        questions: None,
         events: Arc::new(|_| {}),
     });
     let random = Mutex::new(Random::new(u64::from(machine.random())));

@@ -20,6 +20,7 @@ use rootcast_bundler::source::Source;
 use rootcast_bundler::{PUBLISHER_KEY_FILE, PublishConfig, Publisher};
 use rootcast_keys::NoPassphrase;
 use rootcast_relay::{RelayConfig, RelayEvent};
+use rootcast_replica::operations::LogFormat;
 use rootcast_replica::{FollowEvent, Held, Machine, Trusted};
 use rootcast_store::{DiskStore, Store};
 use std::net::SocketAddr;
@@ -272,6 +273,9 @@ impl World {
                     head_validity_seconds: HEAD_VALIDITY_SECONDS,
                     keep: Vec::new(),
                     keep_seconds: WANTED_KEPT.as_secs(),
+                    operations: None,
+                    log: LogFormat::default(),
+                    log_level: "off".into(),
                 };
                 node.machine.tasks.spawn(async move {
                     while !*stopped.borrow() {
@@ -295,6 +299,9 @@ impl World {
                     secrets: Some(node.home.join("secrets")),
                     relays: Self::addresses(&node.parents),
                     channel: "main".into(),
+                    operations: None,
+                    log: LogFormat::default(),
+                    log_level: "off".into(),
                 };
                 let spoiled = self.spoils.then(|| node.home.join("live/current/always"));
                 node.machine.tasks.spawn(async move {
@@ -529,6 +536,7 @@ fn agent_events(
             }
             checks.shows(node, number);
         }
+        AgentEvent::Ready { .. } => {}
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),
         AgentEvent::Failed { number, reason } => {
             trace.add(&name, format!("could not show release {number}: {reason}"));

@@ -88,6 +88,29 @@ pub enum PeerFault {
     },
 }
 
+impl PeerFault {
+    /// One word for it, of a fixed set, to count by.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Certificate { .. } => "certificate",
+            Self::MembersOnly => "members_only",
+            Self::NoCertificate => "no_certificate",
+            Self::Name(_) => "name",
+            Self::OtherPlatform { .. } => "other_platform",
+            Self::NotARelay { .. } => "not_a_relay",
+            Self::WrongProtocol => "wrong_protocol",
+            Self::HandshakeTimeout { .. } => "handshake_timeout",
+            Self::Quic { .. } => "quic",
+            Self::TooLarge { .. } => "too_large",
+            Self::LengthNotShortest => "length_not_shortest",
+            Self::Truncated => "truncated",
+            Self::Message(_) => "message",
+            Self::Stalled { .. } => "stalled",
+            Self::NoStreams { .. } => "no_streams",
+        }
+    }
+}
+
 /// Everything that fails in this crate. What is the other end's fault is
 /// [`TransportError::Peer`]; the rest is ours, the network's, or an orderly end.
 #[derive(Debug, thiserror::Error)]

@@ -18,10 +18,12 @@ use crate::member::PUBLISH;
 use platform::Platform;
 use process::{Process, Totals};
 use rootcast::acceptance::Accepted;
-use rootcast::limits::{MAX_FRAME, REPORT_GAP};
+use rootcast::limits::{MAX_FRAME, MAX_HOSTS_ANSWER, MAX_STATUS_ANSWER, QUESTION_WAIT, REPORT_GAP};
 use rootcast::path::BundleName;
 use rootcast::plan::{base_bundle, plan_bundle};
-use rootcast::protocol::{HostState, Interest, Opening, Report, Standing, UpdateRequest};
+use rootcast::protocol::{Interest, Opening, Standing, UpdateRequest};
+use rootcast::selector::Selector;
+use rootcast::status::{HostState, HostsAnswer, HostsQuery};
 use rootcast::topology::Condition;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::Source;
@@ -161,14 +163,22 @@ impl Scene {
     /// Whether the origin was told that these hosts run the newest release.
     async fn reported(&self, hosts: &[String]) -> Result<bool, BenchError> {
         let (mut sender, mut receiver) = self.connection.open_bi().await?;
-        sender.send_message(&Opening::Status).await?;
+        let query = HostsQuery {
+            channel: self.platform.channel().clone(),
+            selector: Selector::default(),
+            limit: MAX_HOSTS_ANSWER as u64,
+            after: Default::default(),
+            wait: u64::try_from(QUESTION_WAIT.as_millis()).unwrap_or(u64::MAX),
+        };
+        sender.send_message(&Opening::Hosts(query)).await?;
         sender.finish()?;
-        let report: Option<Report> = receiver.receive_message(MAX_FRAME).await?;
-        let rows = report.map(|Report(rows)| rows).unwrap_or_default();
+        let answer: Option<HostsAnswer> = receiver.receive_message(MAX_STATUS_ANSWER).await?;
+        let rows = answer.map(|answer| answer.hosts).unwrap_or_default();
         let active: BTreeMap<&str, u64> = rows
             .iter()
-            .filter(|row| matches!(row.state, HostState::Active | HostState::Stale))
-            .map(|row| (row.name.as_str(), row.release))
+            .map(|row| (row.name.as_str(), &row.condition))
+            .filter(|(_, condition)| matches!(condition.state, HostState::Active | HostState::Stale))
+            .map(|(name, condition)| (name, condition.release))
             .collect();
         Ok(hosts.iter().all(|host| active.get(host.as_str()) == Some(&self.release)))
     }

@@ -1,41 +1,49 @@
 //! The tree of relays and hosts, rebuilt from the rows of a report.
 
 use crate::output::plain;
-use rootcast::protocol::HostStatus;
+use rootcast::status::{HostRow, RelayRow};
 use std::collections::BTreeMap;
 
 /// Deeper rows are not indented further. No sane tree is this deep.
 const MAX_INDENT: usize = 16;
 
-type Children<'a> = BTreeMap<&'a str, Vec<&'a HostStatus>>;
+/// A relay or a host, and the relay it is below.
+pub(super) struct Place<'a> {
+    pub(super) name: &'a str,
+    /// Empty for the relay that was asked.
+    pub(super) parent: &'a str,
+    pub(super) relay: Option<&'a RelayRow>,
+    pub(super) host: Option<&'a HostRow>,
+}
+
+type Children<'a> = BTreeMap<&'a str, Vec<&'a Place<'a>>>;
 
 /// The rows of one channel in the order of the tree, each with its name and
 /// what stands before it. `strokes`: drawn with lines, not by indenting alone.
 ///
 /// Every row comes once, whatever a relay may claim: those whose parent is not
 /// in the report come last.
-pub(super) fn lines<'a>(rows: &[&'a HostStatus], strokes: bool) -> Vec<(String, &'a HostStatus)> {
+pub(super) fn lines<'a>(rows: &'a [Place<'a>], strokes: bool) -> Vec<(String, &'a Place<'a>)> {
     let mut children = Children::new();
     for row in rows {
-        children.entry(&row.parent).or_default().push(row);
+        children.entry(row.parent).or_default().push(row);
     }
     for siblings in children.values_mut() {
-        siblings.sort_by_key(|row| (row.role != "relay", &row.name));
+        siblings.sort_by_key(|row| (row.relay.is_none(), row.name));
     }
     let mut drawn = Vec::new();
     for row in children.remove("").unwrap_or_default() {
-        drawn.push((plain(&row.name), row));
+        drawn.push((plain(row.name), row));
         below(row, &mut children, strokes, &mut drawn);
     }
     // Orphans: first those under parents that no row has, then what is left of circles.
-    let named: Vec<&str> =
-        rows.iter().filter(|row| row.role == "relay").map(|row| row.name.as_str()).collect();
+    let named: Vec<&str> = rows.iter().filter(|row| row.relay.is_some()).map(|row| row.name).collect();
     while let Some(parent) =
         children.keys().find(|parent| !named.contains(*parent)).or(children.keys().next())
     {
         let parent = *parent;
         for row in children.remove(parent).unwrap_or_default() {
-            drawn.push((format!("{} (below {}, which is not shown)", plain(&row.name), plain(parent)), row));
+            drawn.push((format!("{} (below {}, which is not shown)", plain(row.name), plain(parent)), row));
             below(row, &mut children, strokes, &mut drawn);
         }
     }
@@ -45,10 +53,10 @@ pub(super) fn lines<'a>(rows: &[&'a HostStatus], strokes: bool) -> Vec<(String, 
 /// Draws what is below a row. A relay's children are taken out as they are
 /// drawn, so that no circle can hold this up. Not recursive: depth is a peer's claim.
 fn below<'a>(
-    top: &'a HostStatus,
+    top: &'a Place<'a>,
     children: &mut Children<'a>,
     strokes: bool,
-    drawn: &mut Vec<(String, &'a HostStatus)>,
+    drawn: &mut Vec<(String, &'a Place<'a>)>,
 ) {
     let mut open = vec![(take(top, children), String::new())];
     while let Some((siblings, indent)) = open.last_mut() {
@@ -62,7 +70,7 @@ fn below<'a>(
             (true, true) => ("└─ ", "   "),
             (false, _) => ("  ", "  "),
         };
-        drawn.push((format!("{indent}{here}{}", plain(&row.name)), row));
+        drawn.push((format!("{indent}{here}{}", plain(row.name)), row));
         let next = if open.len() < MAX_INDENT {
             open.last().map(|(_, indent)| format!("{indent}{further}")).unwrap_or_default()
         } else {
@@ -76,11 +84,11 @@ fn below<'a>(
 }
 
 /// The children of a row, the last first. Only relays have any.
-fn take<'a>(row: &'a HostStatus, children: &mut Children<'a>) -> Vec<&'a HostStatus> {
-    if row.role != "relay" {
+fn take<'a>(row: &'a Place<'a>, children: &mut Children<'a>) -> Vec<&'a Place<'a>> {
+    if row.relay.is_none() {
         return Vec::new();
     }
-    let mut taken = children.remove(row.name.as_str()).unwrap_or_default();
+    let mut taken = children.remove(row.name).unwrap_or_default();
     taken.reverse();
     taken
 }
@@ -88,27 +96,24 @@ fn take<'a>(row: &'a HostStatus, children: &mut Children<'a>) -> Vec<&'a HostSta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rootcast::path::ChannelName;
-    use rootcast::protocol::HostState;
+    use rootcast::status::{Condition, Serving};
+    use std::sync::LazyLock;
 
-    fn row(name: &str, role: &str, parent: &str) -> HostStatus {
-        HostStatus {
-            name: name.into(),
-            role: role.into(),
-            parent: parent.into(),
-            channel: ChannelName::new("main").unwrap(),
-            release: 1,
-            state: HostState::Active,
-            files: 0,
-            healed: 0,
-            received: 0,
-            refused: 0,
-        }
+    static RELAY: LazyLock<RelayRow> = LazyLock::new(|| RelayRow {
+        name: String::new(),
+        parent: String::new(),
+        place: String::new(),
+        condition: Condition::none(0),
+        serving: Serving::default(),
+    });
+
+    fn row<'a>(name: &'a str, role: &str, parent: &'a str) -> Place<'a> {
+        let relay = (role == "relay").then(|| &*RELAY);
+        Place { name, parent, relay, host: None }
     }
 
-    fn drawn(rows: &[HostStatus], strokes: bool) -> Vec<String> {
-        let rows: Vec<_> = rows.iter().collect();
-        lines(&rows, strokes).into_iter().map(|(label, _)| label).collect()
+    fn drawn(rows: &[Place<'_>], strokes: bool) -> Vec<String> {
+        lines(rows, strokes).into_iter().map(|(label, _)| label).collect()
     }
 
     #[test]
@@ -132,10 +137,10 @@ mod tests {
             row("eu", "relay", "o"),
             row("web", "agent", "eu"),
         ];
-        let rows: Vec<_> = rows.iter().collect();
-        let order: Vec<_> = lines(&rows, false).into_iter().map(|(label, row)| (label, &*row.role)).collect();
-        let expected = [("o", "relay"), ("  eu", "relay"), ("    web", "agent"), ("  eu", "agent")];
-        assert_eq!(order, expected.map(|(label, role)| (label.to_owned(), role)));
+        let order: Vec<_> =
+            lines(&rows, false).into_iter().map(|(label, row)| (label, row.relay.is_some())).collect();
+        let expected = [("o", true), ("  eu", true), ("    web", false), ("  eu", false)];
+        assert_eq!(order, expected.map(|(label, relay)| (label.to_owned(), relay)));
     }
 
     #[test]
@@ -155,8 +160,9 @@ mod tests {
 
     #[test]
     fn depth_and_names_cannot_drive_a_terminal() {
+        let names: Vec<String> = (0..4000).map(|at| format!("r{at}")).collect();
         let mut rows = vec![row("r0", "relay", "")];
-        rows.extend((1..4000).map(|at| row(&format!("r{at}"), "relay", &format!("r{}", at - 1))));
+        rows.extend(names.windows(2).map(|pair| row(&pair[1], "relay", &pair[0])));
         rows.push(row("\x1b[2J\u{202e}x", "agent", "r0"));
         let lines = drawn(&rows, true);
         assert_eq!(lines.len(), rows.len());

@@ -2,8 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part of this
 
 use serde_json::Value;
+use std::cell::RefCell;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -15,12 +16,18 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Scene {
     home: TempDir,
+    /// Lines that every daemon's configuration begins with.
+    extra: RefCell<String>,
+    /// What every daemon finds in its environment.
+    environment: RefCell<Vec<(String, String)>>,
 }
 
 /// A relay or agent; killed when dropped.
 pub struct Daemon {
     child: Child,
     events: Receiver<Value>,
+    /// Its log, where that is JSON.
+    log: Receiver<Value>,
 }
 
 impl Drop for Daemon {
@@ -35,6 +42,24 @@ impl Daemon {
     pub fn stop(mut self) {
         let stopped = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(stopped.success() && self.child.wait().unwrap().success());
+    }
+
+    /// Sends a signal, as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Waits for a line of the log with this in its message.
+    pub fn wait_for_log(&self, message: &str) -> Value {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no `{message}` was logged"));
+            if line["message"].as_str().is_some_and(|text| text.contains(message)) {
+                return line;
+            }
+        }
     }
 
     /// Waits for an event of this name.
@@ -68,6 +93,19 @@ pub fn json(code: i32, arguments: &[&str]) -> Vec<Value> {
     run(code, &arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The lines of a pipe that are JSON, as they come.
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<Value> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if let Ok(value) = serde_json::from_str(&line) {
+                let _ = sender.send(value);
+            }
+        }
+    });
+    lines
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -85,7 +123,11 @@ impl Scene {
     /// A platform with identities for relays `origin` and `eu`, agent `web-1`
     /// and a publisher, and a copy of the sample repository in `source`.
     pub fn new() -> Self {
-        let scene = Self { home: tempfile::tempdir().unwrap() };
+        let scene = Self {
+            home: tempfile::tempdir().unwrap(),
+            extra: RefCell::default(),
+            environment: RefCell::default(),
+        };
         let platform = scene.path("platform");
         let arguments =
             ["init", &platform, "--address", "localhost:7400", "--grant", "prod", "--unencrypted"];
@@ -126,25 +168,40 @@ impl Scene {
     }
 
     fn daemon(&self, kind: &str, config: &str, text: &str) -> Daemon {
-        fs::write(self.path(config), text).unwrap();
+        fs::write(self.path(config), format!("{}{text}", self.extra.borrow())).unwrap();
+        let environment = self.environment.borrow().clone();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rootcast"))
             .args([kind, &self.path(config), "--json"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
+            .envs(environment)
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (sender, events) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let _ = sender.send(serde_json::from_str(&line).unwrap());
-            }
-        });
-        Daemon { child, events }
+        let events = lines(child.stdout.take().unwrap());
+        let log = lines(child.stderr.take().unwrap());
+        Daemon { child, events, log }
+    }
+
+    /// Puts lines into the configuration of every daemon from now on.
+    pub fn extra(&self, lines: &str) {
+        lines.clone_into(&mut self.extra.borrow_mut());
+    }
+
+    /// Puts this into the environment of every daemon from now on.
+    pub fn environment(&self, variables: &[(&str, &str)]) {
+        let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        *self.environment.borrow_mut() = owned.collect();
     }
 
     /// Starts a relay, and gives it with its address. State in `state-NAME`.
     pub fn relay(&self, name: &str, parents: &[&str]) -> (Daemon, String) {
+        let (daemon, ready) = self.relay_ready(name, parents);
+        let address = ready["address"].as_str().unwrap().to_owned();
+        (daemon, address)
+    }
+
+    /// As [`Scene::relay`], with all that it says when it serves.
+    pub fn relay_ready(&self, name: &str, parents: &[&str]) -> (Daemon, Value) {
         let keys = if parents.is_empty() { "keys = 'platform/origin/keys'\n" } else { "" };
         let text = format!(
             "listen = '127.0.0.1:0'\nidentity = '{}'\nstate = 'state-{name}'\n\
@@ -153,7 +210,7 @@ impl Scene {
         );
         let daemon = self.daemon("relay", &format!("{name}.toml"), &text);
         let ready = daemon.wait_for("ready");
-        (daemon, ready["address"].as_str().unwrap().to_owned())
+        (daemon, ready)
     }
 
     /// Starts the agent `web-1`. State in `state-web-1`, live in `live`.

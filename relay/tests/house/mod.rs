@@ -155,6 +155,9 @@ impl House {
             keep: Vec::new(),
             keep_seconds: 3600,
             parents: parents.iter().map(SocketAddr::to_string).collect(),
+            operations: None,
+            log: Default::default(),
+            log_level: "info".into(),
         };
         set(&mut config);
         // The socket of a relay that has ended lives for a moment longer.

@@ -10,12 +10,11 @@ use rcgen::{
 };
 use rootcast::limits::{MAX_EDIT, MAX_FRAME};
 use rootcast::path::MemberName;
-use rootcast::protocol::{
-    HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
-};
+use rootcast::protocol::{Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome};
 use rootcast::reader::Reader;
+use rootcast::status;
 use rootcast::topology::{self, Address, Alternates, Condition, Patience, Place, Route};
-use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
+use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, Reporting, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -389,8 +388,9 @@ pub struct Following {
     pub replica: Arc<Replica>,
     pub events: mpsc::UnboundedReceiver<FollowEvent>,
     pub interest: watch::Sender<Interest>,
-    pub report: watch::Sender<Vec<HostStatus>>,
+    pub report: watch::Sender<status::Condition>,
     pub ways: watch::Sender<Vec<Address>>,
+    changed: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
@@ -401,6 +401,12 @@ impl Drop for Following {
 }
 
 impl Following {
+    /// Says this of itself.
+    pub fn say(&self, condition: status::Condition) {
+        self.report.send_replace(condition);
+        self.changed.send_replace(());
+    }
+
     pub fn start(
         endpoint: &Endpoint,
         replica: Arc<Replica>,
@@ -426,8 +432,10 @@ impl Following {
     ) -> Self {
         assert_eq!(*replica.channel(), channel());
         let (told, events) = mpsc::unbounded_channel();
-        let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Vec::new()));
+        let (interest, report) =
+            (watch::Sender::new(interest), watch::Sender::new(status::Condition::none(1)));
         let ways = watch::Sender::default();
+        let (changed, said) = (watch::Sender::new(()), report.subscribe());
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
             child,
@@ -438,12 +446,17 @@ impl Following {
             ways: ways.clone(),
             replica: replica.clone(),
             interest: interest.subscribe(),
-            report: report.subscribe(),
+            report: Reporting {
+                changed: changed.subscribe(),
+                say: Arc::new(move || (said.borrow().clone(), None)),
+                gap: Duration::ZERO,
+            },
+            questions: None,
             events: Arc::new(move |event| {
                 let _ = told.send(event);
             }),
         }));
-        Self { replica, events, interest, report, ways, task }
+        Self { replica, events, interest, report, ways, changed, task }
     }
 
     /// Waits until what is held is as wanted; looks again after each change.
