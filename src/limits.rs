@@ -299,9 +299,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before a new try at a parent.
 pub const RETRY_MAX: Duration = Duration::from_secs(15);
-/// Shortest time between two reports of a host.
+/// How long after a change a host reports it, and so the shortest time between two reports.
 pub const REPORT_GAP: Duration = Duration::from_millis(50);
-/// Shortest time between two reports of a relay, which stand for all below it.
+/// The same for a relay, whose report stands for all below it.
 pub const FOLD_GAP: Duration = Duration::from_millis(200);
 /// Gap between tries to make a release live that failed to.
 pub const ACTIVATION_RETRY: Duration = Duration::from_secs(5);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// Above 0, which is the session of those of before our start.
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
@@ -226,7 +227,7 @@ async fn pulled(
 ) -> Result<Option<UpdateAnswer>, ReplicaError> {
     let mut wish = peer.wish(shared, &request.channel, &request.interest);
     let mut held = replica.watch_held();
-    let end = tokio::time::Instant::now() + FILL_WAIT;
+    let end = Instant::now() + FILL_WAIT;
     loop {
         held.mark_unchanged();
         wish.iter_mut().for_each(Wish::renew);
@@ -285,14 +286,18 @@ async fn subscription(
     let wish = peer.wish(shared, channel, &subscribe.interest);
     let reports = async {
         let limit = if role == Role::Relay { MAX_STATUS_ANSWER } else { MAX_HOST_REPORT };
+        let mut next = Instant::now();
         while let Some(report) = receiver.receive_message::<Report>(limit).await? {
+            // One that reports more often waits in its own stream, and nobody else does.
+            if next > Instant::now() {
+                Box::pin(tokio::time::sleep_until(next)).await;
+            }
+            next = Instant::now() + REPORT_GAP;
             // A publisher is nobody's host.
             if role != Role::Publisher {
                 let tell = status.report(&session, certified(connection), report);
                 questions::tell(tell, replica.channel());
             }
-            // One that reports more often waits in its own stream, and nobody else does.
-            tokio::time::sleep(REPORT_GAP).await;
         }
         Ok::<(), ReplicaError>(())
     };

@@ -217,7 +217,7 @@ pub(crate) async fn run_reloading(
     let vitals = Arc::new(Vitals::new(replicas.clone(), config.identity.clone(), !config.parents.is_empty()));
     let ways = watch::Sender::new(known_addresses(&config.parents));
     let answers = answers(&config, &endpoint, membership.clone(), ways.subscribe());
-    let shared = Arc::new(share(&machine, &config, &member, (replicas, answers, audit, events)));
+    let shared = Arc::new(share(&machine, &config, &member, replicas, answers, audit, events));
     if let (false, Ok(document)) = (shared.is_origin, read_document(&shared.denials_path)) {
         shared.take_denials(&document.into());
     }
@@ -272,12 +272,10 @@ fn share(
     machine: &Arc<dyn Machine>,
     config: &RelayConfig,
     member: &Member,
-    (replicas, answers, audit, events): (
-        BTreeMap<ChannelName, Arc<Replica>>,
-        Answers,
-        Option<Arc<Audit>>,
-        Arc<dyn Fn(RelayEvent) + Send + Sync>,
-    ),
+    replicas: BTreeMap<ChannelName, Arc<Replica>>,
+    answers: Answers,
+    audit: Option<Arc<Audit>>,
+    events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
 ) -> Shared {
     let name = member.identity.name();
     Shared {

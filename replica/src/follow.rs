@@ -65,7 +65,7 @@ pub struct Reporting {
     pub changed: watch::Receiver<()>,
     /// Says it.
     pub say: Arc<dyn Fn() -> (status::Condition, Option<Below>) + Send + Sync>,
-    /// Shortest time between two reports.
+    /// How long after a change it is said, so that changes that follow each other are one report.
     pub gap: Duration,
 }
 
@@ -302,6 +302,14 @@ async fn behind(replica: &Replica) {
     }
 }
 
+/// Waits until a moment; for ever for none.
+async fn at(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Follows one parent until it is lost, or left for a better one.
 async fn session(
     follow: &mut Follow,
@@ -322,8 +330,7 @@ async fn session(
     update_trust(follow, connection, trust).await?;
     follow.report.changed.mark_changed();
     let mut sequence = 0;
-    let mut next_report = tokio::time::Instant::now();
-    let mut report_due = false;
+    let mut report_at: Option<tokio::time::Instant> = None;
     let replica = follow.replica.clone();
     let behind = behind(&replica);
     tokio::pin!(behind);
@@ -340,14 +347,13 @@ async fn session(
                 changed.map_err(|_| ReplicaError::Stopped)?;
                 resubscribe(follow, connection, &mut filling, &mut control).await?;
             }
-            changed = follow.report.changed.changed(), if !report_due => {
+            // Later: what an activation changes one after the other is one report.
+            changed = follow.report.changed.changed(), if report_at.is_none() => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
-                report_due = true;
+                report_at = Some(tokio::time::Instant::now() + follow.report.gap);
             }
-            // The newest report stands for those skipped in between.
-            () = tokio::time::sleep_until(next_report), if report_due => {
-                report_due = false;
-                next_report = tokio::time::Instant::now() + follow.report.gap;
+            () = at(report_at) => {
+                report_at = None;
                 sequence += 1;
                 let report = follow.report.report(sequence, &before);
                 control.sender.send_message(&report).await?;

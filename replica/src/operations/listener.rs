@@ -124,7 +124,7 @@ pub async fn operate<C>(
         let next = async {
             loop {
                 now = changes(&mut settings, &now, &address).await;
-                let Some(wanted) = now else { return None };
+                let wanted = now?;
                 match Listener::open(wanted).await {
                     Ok(opened) => return Some(opened),
                     Err(error) => {
