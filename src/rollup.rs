@@ -69,6 +69,8 @@ struct Host {
     condition: Condition,
     session: u64,
     sequence: u64,
+    /// Its newest session, which may not have reported yet.
+    begun: u64,
     /// When it left; `None` while it is connected.
     left: Option<u64>,
     /// It is known to be elsewhere, and its connection here has not ended yet.
@@ -80,6 +82,7 @@ struct Relay {
     subtree: Subtree,
     session: u64,
     sequence: u64,
+    begun: u64,
     left: Option<u64>,
 }
 
@@ -102,6 +105,18 @@ impl Rollup {
         let (hosts, relays, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (urgent, left, moves) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         Self { name: name.to_owned(), hosts, relays, counts, urgent, left, moves }
+    }
+
+    /// A session of a child begins: the end of an older one is none of the child's from now on (ST-4).
+    pub fn begins(&mut self, child: &Child, session: u64) {
+        let begun = if child.relay {
+            self.relays.get_mut(&child.name).map(|relay| &mut relay.begun)
+        } else {
+            self.hosts.get_mut(&child.name).map(|host| &mut host.begun)
+        };
+        if let Some(begun) = begun {
+            *begun = session.max(*begun);
+        }
     }
 
     /// Takes a child's report. One of an older session, or that comes after a later one
@@ -134,7 +149,8 @@ impl Rollup {
                 serving,
             };
             let subtree = Subtree::new(own, relays, rest, worst);
-            let relay = Relay { subtree, session, sequence, left: None };
+            let begun = session.max(self.newest(child).unwrap_or(0));
+            let relay = Relay { subtree, session, sequence, begun, left: None };
             let before = self.relays.insert(child.name.clone(), relay);
             outcome.changed = before.as_ref().map(|before| &before.subtree)
                 != self.relays.get(&child.name).map(|relay| &relay.subtree);
@@ -142,7 +158,8 @@ impl Rollup {
                 self.left.remove(&(at, child.clone()));
             }
         } else {
-            let host = Host { certified, condition, session, sequence, left: None, moved: false };
+            let begun = session.max(self.newest(child).unwrap_or(0));
+            let host = Host { certified, condition, session, sequence, begun, left: None, moved: false };
             outcome.changed = self.put(&child.name, Some(host));
         }
         outcome.changed |= !self.moves.is_empty();
@@ -155,6 +172,15 @@ impl Rollup {
             self.relays.get(&child.name).map(|relay| (relay.session, relay.sequence))
         } else {
             self.hosts.get(&child.name).map(|host| (host.session, host.sequence))
+        }
+    }
+
+    /// The newest session of a child that is known.
+    fn newest(&self, child: &Child) -> Option<u64> {
+        if child.relay {
+            self.relays.get(&child.name).map(|relay| relay.begun)
+        } else {
+            self.hosts.get(&child.name).map(|host| host.begun)
         }
     }
 
@@ -205,7 +231,7 @@ impl Rollup {
 
     /// A child's session ended at this time. Whether that changed anything.
     pub fn lost(&mut self, child: &Child, session: u64, now: u64) -> bool {
-        if self.standing(child).is_none_or(|(of, _)| of != session) {
+        if self.newest(child) != Some(session) {
             return false;
         }
         let changed = if child.relay {
@@ -356,7 +382,7 @@ impl Rollup {
             return;
         }
         condition.offline(seen);
-        let (session, sequence, left) = (0, 0, Some(seen));
+        let (session, sequence, begun, left) = (0, 0, 0, Some(seen));
         if relay {
             let parent = self.name.clone();
             let own = RelayRow {
@@ -367,11 +393,12 @@ impl Rollup {
                 serving: Serving::default(),
             };
             let subtree = Subtree::new(own, Vec::new(), Vec::new(), Vec::new());
-            self.relays.insert(child.name.clone(), Relay { subtree, session, sequence, left });
+            self.relays.insert(child.name.clone(), Relay { subtree, session, sequence, begun, left });
             self.left.insert((seen, child));
         } else {
             let certified = Certified { labels, expires };
-            self.put(&child.name, Some(Host { certified, condition, session, sequence, left, moved: false }));
+            let host = Host { certified, condition, session, sequence, begun, left, moved: false };
+            self.put(&child.name, Some(host));
         }
     }
 }

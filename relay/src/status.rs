@@ -160,10 +160,12 @@ impl Channel {
         tell
     }
 
-    /// A child relay can be asked over this connection.
+    /// A child's session begins. A relay can be asked over its connection.
     pub(crate) fn connected(&self, session: &Session, connection: &Connection) {
+        let mut known = self.lock();
+        known.rollup.begins(&session.child, session.number);
         if session.child.relay {
-            self.lock().relays.insert(session.child.name.clone(), (session.number, connection.clone()));
+            known.relays.insert(session.child.name.clone(), (session.number, connection.clone()));
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Rule {
     Converges,
     /// After healing hosts and relays go home.
     Home,
+    /// After healing the origin counts every host once, where and as it is.
+    Status,
     /// After healing no store is damaged.
     Whole,
 }
@@ -52,6 +54,7 @@ impl Rule {
             Self::Prompt => "prompt",
             Self::Converges => "converges",
             Self::Home => "home",
+            Self::Status => "status",
             Self::Whole => "whole",
         }
     }

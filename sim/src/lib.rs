@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
+pub mod asked;
 pub mod checks;
 pub mod content;
 pub mod disk;

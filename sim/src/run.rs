@@ -1,5 +1,6 @@
 //! One run: a tree comes up, things go wrong, they are put right, and all must be well.
 
+use crate::asked;
 use crate::checks::{Rule, Violation};
 use crate::disk::Planted;
 use crate::error::SimError;
@@ -20,6 +21,9 @@ pub const CONVERGES: Duration = Duration::from_secs(180);
 /// Within this time after that every host and relay is home: what is better is looked at after up to 240 s,
 /// and must be reachable for 20 s, doubled for each time that it was lost within minutes.
 pub const HOME: Duration = Duration::from_secs(1800);
+/// Within this time after that the origin counts all as they are: a report for each level takes a fraction of a
+/// second, and a child that is gone is noticed after 30 s.
+pub const COUNTED: Duration = Duration::from_secs(60);
 /// Within this time after the origin has it, a host that is well shows a release: three hops of
 /// at most 110 ms, the disks' 4 ms for each of a dozen steps, and room for one lost datagram.
 pub const PROMPT: Duration = Duration::from_millis(1500);
@@ -345,10 +349,36 @@ impl Run {
         self.world.trace.add("run", format!("all but {away} are home after {took} s"));
     }
 
+    /// What the origin knows of all below it becomes what is.
+    async fn ask_status(&mut self, hosts: usize) {
+        let Some(publisher) = self.world.nodes.iter().find(|node| node.kind == Kind::Publisher) else {
+            return;
+        };
+        let (machine, identity) = (publisher.machine.clone(), publisher.identity.clone());
+        let relays = self.world.of(Kind::Relay).len();
+        let begun = Instant::now();
+        loop {
+            let newest = self.world.checks.newest();
+            let answer = tokio::time::timeout(COUNTED, asked::status(&machine, &identity)).await;
+            let wrong = match answer {
+                Ok(Ok(status)) => asked::wrong(&status, relays, hosts, newest),
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the origin does not say how all are".into()),
+            };
+            let Some(wrong) = wrong else { break };
+            if begun.elapsed() >= COUNTED {
+                self.world.checks.violated(Rule::Status, wrong);
+                break;
+            }
+            let _ = self.go_on(self.begun.elapsed() + Duration::from_secs(1)).await;
+        }
+    }
+
     /// All is well, but for one host that is slow and far: the others must not notice.
     async fn calm(&mut self) {
         let hosts = self.world.of(Kind::Agent);
         self.go_home().await;
+        self.ask_status(hosts.len()).await;
         let Some(slow) = self.random.pick(&hosts).copied() else { return };
         let link = Link { extra: Duration::from_secs(1), loss: 0.1, rate: 2000.0, ..Link::GOOD };
         self.world.network.set_link(slow, link);

@@ -64,7 +64,8 @@ pub struct Node {
     pub parents: Vec<usize>,
     /// Its machine.
     pub machine: Arc<SimMachine>,
-    identity: PathBuf,
+    /// Where its identity is.
+    pub identity: PathBuf,
     home: PathBuf,
     stop: Option<watch::Sender<bool>>,
 }

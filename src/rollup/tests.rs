@@ -399,3 +399,17 @@ fn st_22_what_a_child_answers_is_put_below_it() {
     assert_eq!(paths, ["o/eu/ams", "o/eu", "o/eu"]);
     assert_eq!(answer.unanswered, ["fra"]);
 }
+
+#[test]
+fn st_4_a_host_that_subscribes_anew_is_not_offline_before_its_next_report() {
+    let mut rollup = Rollup::new("r");
+    put(&mut rollup, host("w"), 1, says(1, active(1)));
+    rollup.begins(&host("w"), 2);
+    assert!(!rollup.lost(&host("w"), 1, 9), "the end of an older session is none of its");
+    assert_eq!(count(&rollup.counts(), 1, HostState::Active), 1);
+    // The newer one ends before it said anything.
+    assert!(rollup.lost(&host("w"), 2, 9));
+    assert_eq!(count(&rollup.counts(), 1, HostState::Offline), 1);
+    rollup.begins(&host("nobody"), 3);
+    assert_eq!(total(&rollup.counts()), 1);
+}
