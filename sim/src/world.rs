@@ -375,19 +375,23 @@ impl World {
     }
 
     /// Starts the publisher: for each tick it changes the source, and publishes until it has succeeded.
-    /// Returns where to send ticks, and what is told when one is done.
+    /// Returns where to send ticks, and what is told when one is done. `large`: bytes of a file that is there from the first.
     ///
     /// # Errors
     /// When the source or the publisher cannot be opened.
     pub fn publisher(
         &self,
         seed: u64,
+        large: usize,
     ) -> Result<(mpsc::UnboundedSender<()>, watch::Receiver<u64>), SimError> {
         let regions = self.nodes.iter().map(|node| node.place.region).max().unwrap_or(0) + 1;
         let hosts: Vec<String> =
             self.of(Kind::Agent).iter().map(|host| self.name(*host).to_owned()).collect();
         let random = Random::of(seed, "content");
         let mut content = Content::new(&self.directory.path().join("source"), random, regions, &hosts)?;
+        if large > 0 {
+            content.add_large(large)?;
+        }
         let (ticks, mut ticked) = mpsc::unbounded_channel();
         let (done, published) = watch::channel(0);
         let Some(node) = self.nodes.iter().find(|node| node.kind == Kind::Publisher) else {
