@@ -1,4 +1,4 @@
-//! One host at the end of a slow, far and unreliable link, that comes up with nothing (requirement S0.2).
+//! One host at the end of a link of its own, that comes up with nothing (requirements S0.2 and S1.3).
 
 use crate::error::SimError;
 use crate::network::Link;
@@ -13,6 +13,8 @@ use tokio::time::Instant;
 const WARM_UP: Duration = Duration::from_secs(20);
 /// How long the host may take.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+/// How long the release after the first may take.
+const NEXT: Duration = Duration::from_secs(20);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -27,6 +29,8 @@ pub struct Far {
     pub link: Link,
     /// After how many bytes sent to the host the link is cut, and for how long.
     pub cut: Option<(u64, Duration)>,
+    /// How long nothing happens then, before one more release.
+    pub idle: Duration,
 }
 
 /// What came of it.
@@ -36,6 +40,10 @@ pub struct Arrived {
     pub bytes: u64,
     /// From the host's start to the release shown; `None` where it never was.
     pub took: Option<Duration>,
+    /// Of `bytes`, those while nothing happened.
+    pub idle_bytes: u64,
+    /// From the origin's disk to the release after that shown; `None` where it never was.
+    pub next: Option<Duration>,
 }
 
 impl Far {
@@ -72,11 +80,17 @@ impl Far {
                 world.network.set_group(host, 0);
                 cut = None;
             }
-            let newest = world.checks.newest();
-            took = (newest > 0 && world.checks.active(host) == newest).then(|| begun.elapsed());
+            took = (world.checks.active(host) == 1).then(|| begun.elapsed());
         }
+        let before = sent(&world);
+        tokio::time::sleep(self.idle).await;
+        let idle_bytes = sent(&world) - before;
+        let _ = ticks.send(());
+        tokio::time::sleep(NEXT).await;
+        let (from, to) = (world.checks.durable_at(2), world.checks.shown_at(host, 2));
+        let next = from.zip(to).map(|(from, to)| to.saturating_duration_since(from));
         carrying.abort();
-        Ok(Arrived { bytes: sent(&world), took })
+        Ok(Arrived { bytes: sent(&world), took, idle_bytes, next })
     }
 }
 

@@ -110,7 +110,7 @@ const FAR: Link = Link { extra: Duration::from_millis(150), loss: 0.05, reordere
 
 #[test]
 fn s0_2_a_cut_midway_costs_what_was_in_flight() {
-    let whole = Far { seed: 1, size: 1_000_000, link: FAR, cut: None };
+    let whole = Far { seed: 1, size: 1_000_000, link: FAR, cut: None, idle: Duration::ZERO };
     let uncut = whole.run().unwrap();
     // Most of it had arrived. A cut of a minute is longer than a connection lives.
     let midway = uncut.bytes * 3 / 5;
@@ -118,4 +118,13 @@ fn s0_2_a_cut_midway_costs_what_was_in_flight() {
     assert!(uncut.took.is_some() && cut.took.is_some(), "{uncut:?} {cut:?}");
     // What was in flight, a second handshake, and what was sent into the void until it was noticed.
     assert!(cut.bytes < uncut.bytes + 120_000, "{uncut:?} {cut:?}");
+}
+
+#[test]
+fn s1_3_an_idle_hour_fetches_nothing_and_a_release_comes_at_once() {
+    let idle = Duration::from_secs(3600);
+    let host = Far { seed: 1, size: 0, link: Link::GOOD, cut: None, idle }.run().unwrap();
+    // What keeps a connection open: an acknowledgement each 25 s or so.
+    assert!(host.idle_bytes < 20_000, "{host:?}");
+    assert!(host.next.is_some_and(|next| next < Duration::from_secs(1)), "{host:?}");
 }
