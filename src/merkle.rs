@@ -102,6 +102,67 @@ fn fold(
     Ok(inner_hash(&before, &after))
 }
 
+/// The proof of several leaves together, out of the proofs of each alone, by index.
+///
+/// What comes out proves nothing yet: hashes that contradict each other are found
+/// where the root is.
+///
+/// # Errors
+/// When one of the proofs is not of a leaf of a tree of `count` leaves.
+pub fn join(count: u64, alone: &BTreeMap<u64, Vec<Hash>>) -> Result<Vec<Hash>, ProofError> {
+    let in_range = alone.last_key_value().is_some_and(|(last, _)| *last < count);
+    if !in_range || count > MAX_BUNDLES as u64 {
+        return Err(ProofError);
+    }
+    let mut subtrees = BTreeMap::new();
+    for (index, proof) in alone {
+        let mut rest = proof.iter();
+        place(0, count, *index, &mut rest, &mut subtrees)?;
+        if rest.len() != 0 {
+            return Err(ProofError);
+        }
+    }
+    let mut siblings = Vec::new();
+    gather(0, count, alone, &subtrees, &mut siblings)?;
+    Ok(siblings)
+}
+
+/// Notes the subtree of each hash in the proof of one leaf.
+fn place(
+    start: u64,
+    length: u64,
+    index: u64,
+    proof: &mut core::slice::Iter<'_, Hash>,
+    subtrees: &mut BTreeMap<(u64, u64), Hash>,
+) -> Result<(), ProofError> {
+    if !(start..start + length).contains(&index) {
+        subtrees.insert((start, length), *proof.next().ok_or(ProofError)?);
+    } else if length > 1 {
+        let left = split(length);
+        place(start, left, index, proof, subtrees)?;
+        place(start + left, length - left, index, proof, subtrees)?;
+    }
+    Ok(())
+}
+
+/// The hashes of the subtrees that hold none of the leaves, from left to right.
+fn gather(
+    start: u64,
+    length: u64,
+    known: &BTreeMap<u64, Vec<Hash>>,
+    subtrees: &BTreeMap<(u64, u64), Hash>,
+    siblings: &mut Vec<Hash>,
+) -> Result<(), ProofError> {
+    if known.range(start..start + length).next().is_none() {
+        siblings.push(*subtrees.get(&(start, length)).ok_or(ProofError)?);
+    } else if length > 1 {
+        let left = split(length);
+        gather(start, left, known, subtrees, siblings)?;
+        gather(start + left, length - left, known, subtrees, siblings)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +189,19 @@ mod tests {
                 }
             }
             prop_assert_eq!(root_from_proof(chosen[chosen.len() - 1], &known, &proof), Err(ProofError));
+        }
+
+        #[test]
+        fn ht_8_proofs_of_single_leaves_join_into_the_proof_of_all(count in 1u64..70, chosen in proptest::collection::btree_set(0u64..70, 1..9)) {
+            let leaves: Vec<Hash> = (0..count).map(|n| leaf_hash(&[n as u8])).collect();
+            let chosen: Vec<u64> = chosen.into_iter().filter(|n| *n < count).collect();
+            prop_assume!(!chosen.is_empty());
+            let mut alone: BTreeMap<_, _> = chosen.iter().map(|n| (*n, prove(&leaves, &[*n]))).collect();
+            prop_assert_eq!(join(count, &alone), Ok(prove(&leaves, &chosen)));
+            alone.entry(chosen[0]).or_default().push(leaves[0]);
+            prop_assert_eq!(join(count, &alone), Err(ProofError), "too long");
+            alone.insert(count, Vec::new());
+            prop_assert_eq!(join(count, &alone), Err(ProofError), "outside");
         }
     }
 }
