@@ -278,6 +278,8 @@ pub const BEARER_SKEW: Duration = Duration::from_secs(120);
 pub const MAX_HTTP_HEAD: usize = 16 * 1024;
 /// Most lines in it.
 pub const MAX_HTTP_LINES: usize = 32;
+/// Largest body of a request over HTTPS: a request to renew, or a host's report.
+pub const MAX_HTTP_BODY: usize = 8 * 1024;
 /// Most connections over HTTPS that a relay serves at once, handshakes included.
 pub const MAX_HTTP_CONNECTIONS: usize = 4096;
 /// Most of these that may be in their handshake.
@@ -386,6 +388,7 @@ const _: () = {
     assert!(MAX_HTTP_HEAD >= 8192, "what hyper takes at least");
     assert!(MAX_NEWS_WAIT.as_secs() < ANSWER_WAIT.as_secs(), "an answer without news comes in time");
     assert!(MAX_NEWS_WAIT.as_secs() * 2 < HTTP_LEASE.as_secs());
+    assert!(MAX_JOIN_REQUEST as usize <= MAX_HTTP_BODY);
     assert!(MAX_HTTP_HANDSHAKES <= MAX_HTTP_CONNECTIONS);
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
     // A role, a name and their heads, and one signature over them.
