@@ -278,10 +278,12 @@ pub const BEARER_SKEW: Duration = Duration::from_secs(120);
 pub const MAX_HTTP_HEAD: usize = 16 * 1024;
 /// Most lines in it.
 pub const MAX_HTTP_LINES: usize = 32;
-/// Largest body of a request over HTTPS: a request to renew, or a host's report.
+/// Largest body of a request over HTTPS: a request to renew.
 pub const MAX_HTTP_BODY: usize = 8 * 1024;
 /// Most connections over HTTPS that a relay serves at once, handshakes included.
 pub const MAX_HTTP_CONNECTIONS: usize = 4096;
+/// Most of these whose callers show no certificate: proxies, and those who come to renew.
+pub const MAX_HTTP_STRANGERS: usize = MAX_HTTP_CONNECTIONS / 2;
 /// Most of these that may be in their handshake.
 pub const MAX_HTTP_HANDSHAKES: usize = 256;
 /// Requests that one connection over HTTPS is good for.
@@ -298,10 +300,10 @@ pub const FALLBACK_AFTER: Duration = Duration::from_secs(5);
 pub const PROBE_FIRST: Duration = Duration::from_secs(30);
 /// Longest wait of a host on HTTPS before it tries QUIC again.
 pub const PROBE_MAX: Duration = Duration::from_secs(600);
-/// Most objects that a host asks for over HTTPS, one by one, before it takes the bundle anew.
-pub const MAX_HTTP_OBJECTS: usize = 512;
-/// How long a host on HTTPS is taken to be there after it was last heard of.
-pub const HTTP_LEASE: Duration = Duration::from_secs(120);
+/// Shortest time between two questions for news over HTTPS.
+pub const HTTP_GAP: Duration = Duration::from_secs(1);
+/// Largest answer over HTTPS that is no edit, object or signed document: a leaf with its proof, or news.
+pub const MAX_HTTP_ANSWER: u64 = 4 * KIB;
 
 /// Largest release record of a store: the signed release with the leaves of its bundles.
 pub const MAX_RELEASE_RECORD: u64 = 32 * MIB;
@@ -387,8 +389,8 @@ const _: () = {
     assert!(MAX_BEARER as usize * 2 + MAX_URL + 1024 <= MAX_HTTP_HEAD, "a token, in digits, fits a head");
     assert!(MAX_HTTP_HEAD >= 8192, "what hyper takes at least");
     assert!(MAX_NEWS_WAIT.as_secs() < ANSWER_WAIT.as_secs(), "an answer without news comes in time");
-    assert!(MAX_NEWS_WAIT.as_secs() * 2 < HTTP_LEASE.as_secs());
     assert!(MAX_JOIN_REQUEST as usize <= MAX_HTTP_BODY);
+    assert!(MAX_HTTP_STRANGERS < MAX_HTTP_CONNECTIONS, "members always find room");
     assert!(MAX_HTTP_HANDSHAKES <= MAX_HTTP_CONNECTIONS);
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
     // A role, a name and their heads, and one signature over them.

@@ -7,10 +7,11 @@ use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
-use rootcast_replica::renewal::{ask_parents, keep_renewed};
-use rootcast_replica::{Follow, FollowEvent, Held, Member, Replica, Tending, follow};
+use rootcast_replica::renewal::{ask_over_https, ask_parents, keep_renewed};
+use rootcast_replica::{Fallback, Follow, FollowEvent, Held, Member, Replica, Tending, follow};
 use rootcast_store::{DiskStore, Store};
-use rootcast_transport::{Code, Endpoint};
+use rootcast_transport::https::HttpsDialer;
+use rootcast_transport::{Code, Endpoint, Identity};
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -87,6 +88,7 @@ pub async fn run(
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = Endpoint::dial_only(&member.identity)?;
+    let dialer = HttpsDialer::new(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
     let following = follow(Follow {
@@ -95,16 +97,30 @@ pub async fn run(
         replica: replica.clone(),
         interest: interest.subscribe(),
         report: report.subscribe(),
+        fallback: Some(Fallback::new(dialer.clone())),
         events: Arc::new(move |event| {
             tracing::info!(?event, "relay");
             heard(AgentEvent::Follow(event));
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, relays) = (endpoint.clone(), config.relays.clone());
-    let renewing = keep_renewed(config.identity.clone(), endpoint.clone(), move |own, request| {
-        let (dialling, relays) = (dialling.clone(), relays.clone());
-        async move { ask_parents(&dialling, &relays, &own, request).await }
+    let (adopting, dialling) = ((endpoint.clone(), dialer.clone()), (endpoint.clone(), dialer));
+    let adopt = move |renewed: &Identity| {
+        let (endpoint, dialer) = &adopting;
+        endpoint.adopt(renewed).and_then(|()| dialer.adopt(renewed))
+    };
+    let relays = config.relays.clone();
+    let renewing = keep_renewed(config.identity.clone(), adopt, move |own, request| {
+        let ((endpoint, dialer), relays) = (dialling.clone(), relays.clone());
+        async move {
+            match ask_parents(&endpoint, &relays, &own, request.clone()).await {
+                Err(error) => {
+                    tracing::info!(%error, "renewing over HTTPS");
+                    ask_over_https(&dialer, &relays, &own, request).await
+                }
+                answered => answered,
+            }
+        }
     });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, left_out, freshness) = (0, 0, 0, None);

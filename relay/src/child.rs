@@ -10,7 +10,7 @@ use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest
 use rootcast::reader::Reader;
 use rootcast_replica::renewal::sleep_until;
 use rootcast_replica::{Replica, ReplicaError};
-use rootcast_transport::{Code, Connection, Receiver, Role, Sender};
+use rootcast_transport::{Code, Connection, PeerName, Receiver, Role, Sender};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ static SESSIONS: AtomicU64 = AtomicU64::new(0);
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
     let mut streams = tokio::task::JoinSet::new();
-    let mut unwelcome = pin!(unwelcome(&shared, &connection));
+    let mut unwelcome = pin!(unwelcome(&shared, connection.peer(), connection.expires()));
     loop {
         tokio::select! {
             // First, so that one who is denied is not served a single stream.
@@ -48,10 +48,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
 }
 
 /// Waits until the peer may no longer be here, and says why (threat 22).
-async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
+pub(crate) async fn unwelcome(shared: &Shared, peer: &PeerName, expires: SystemTime) -> &'static str {
     tokio::select! {
-        () = shared.denied.until_denied(connection.peer()) => "denied",
-        () = sleep_until(connection.expires()) => "the certificate has ended",
+        () = shared.denied.until_denied(peer) => "denied",
+        () = sleep_until(expires) => "the certificate has ended",
     }
 }
 

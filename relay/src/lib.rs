@@ -13,6 +13,7 @@ mod config;
 mod denied;
 mod error;
 mod heads;
+mod http;
 pub mod issuing;
 mod joins;
 pub mod membership;
@@ -22,7 +23,7 @@ mod server;
 mod start;
 mod status;
 
-pub use config::RelayConfig;
+pub use config::{HttpCache, HttpsAddress, RelayConfig};
 pub use error::RelayError;
 pub use server::{RelayEvent, run};
 pub use start::start;

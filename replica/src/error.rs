@@ -75,6 +75,14 @@ pub enum ReplicaError {
     /// The parent leaves out bundles that the release's own plan names.
     #[error("the parent withholds bundles of the release")]
     Withheld,
+    /// An answer over HTTPS is not what was asked for: by the parent's fault, or a cache's before it.
+    #[error("the answer for {resource} is not what was asked for: {reason}")]
+    Answer {
+        /// What was asked for.
+        resource: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// An update names a bundle that we did not ask for.
     #[error("the update brings bundle `{0}`, which was not asked for")]
     NotAsked(BundleName),
@@ -141,6 +149,7 @@ impl ReplicaError {
                 | Self::Unrepaired(_)
                 | Self::Incomplete(_)
                 | Self::Unfit
+                | Self::Answer { .. }
                 | Self::NotAsked(_)
                 | Self::TrustBehind { .. }
         )

@@ -1,6 +1,7 @@
 //! Following a parent: subscribe, take in what it pushes, heal, report; and
 //! when it is lost, the next one.
 
+use crate::fallback::{self, Fallback};
 use crate::repair::blocking;
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
@@ -32,6 +33,16 @@ pub enum FollowEvent {
         address: String,
         /// Why.
         reason: String,
+    },
+    /// QUIC reaches no parent, so HTTPS is used until it does again.
+    Fallback {
+        /// Why.
+        reason: String,
+    },
+    /// QUIC reaches a parent again: it is followed as usual.
+    Returned {
+        /// The parent's address, as configured.
+        address: String,
     },
     /// A release is held and durable.
     Held {
@@ -69,6 +80,8 @@ pub struct Follow {
     pub interest: watch::Receiver<Interest>,
     /// Whom we speak for; the newest report is sent up.
     pub report: watch::Receiver<Vec<HostStatus>>,
+    /// What is done where QUIC reaches nobody; nothing, for a relay.
+    pub fallback: Option<Fallback>,
     /// Told what happens.
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
@@ -79,6 +92,7 @@ pub struct Follow {
 pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
     let mut wait = RETRY_FIRST;
+    let mut reached = tokio::time::Instant::now();
     loop {
         for address in follow.parents.clone() {
             let outcome = match follow.endpoint.connect(&address).await {
@@ -90,6 +104,7 @@ pub async fn follow(mut follow: Follow) {
                     connection.close(Code::LEAVING, "the child leaves");
                     // Our own disk is no reason to hurry back.
                     let ours = matches!(outcome, Err(ReplicaError::Store(_)));
+                    reached = tokio::time::Instant::now();
                     if begun.elapsed() > wait && !ours {
                         wait = RETRY_FIRST;
                     }
@@ -99,6 +114,11 @@ pub async fn follow(mut follow: Follow) {
             };
             let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());
             (follow.events)(FollowEvent::Lost { address, reason });
+        }
+        // Once QUIC answers again there is nothing to wait for.
+        if fallback::instead(&mut follow, reached).await {
+            wait = RETRY_FIRST;
+            continue;
         }
         tokio::time::sleep(jitter(wait)).await;
         wait = (wait * 2).min(RETRY_MAX);
@@ -202,7 +222,7 @@ async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<()
 }
 
 /// Waits until the parent has held less than our head says there is for too long.
-async fn behind(replica: &Replica) {
+pub(crate) async fn behind(replica: &Replica) {
     loop {
         let mut news = (replica.watch_head(), replica.watch_held());
         let head = replica.head().map(|head| head.head().release.rank());

@@ -11,15 +11,19 @@ mod daemon;
 pub mod durable;
 mod error;
 mod evidence;
+mod fallback;
 mod follow;
 mod heads;
+mod https;
 pub mod joining;
 mod member;
+mod objects;
 mod outgoing;
 mod reach;
 mod receive;
 pub mod renewal;
 mod repair;
+mod resources;
 mod session;
 mod snapshot;
 mod trusted;
@@ -27,12 +31,15 @@ mod update;
 
 pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
+pub use fallback::Fallback;
 pub use follow::{Follow, FollowEvent, follow};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
 pub use outgoing::Outgoing;
 use outgoing::Prepared;
 use reach::Reaches;
 pub use receive::{Received, Rule};
+pub use resources::Offered;
+use resources::Older;
 pub use session::{Pushed, pull, receive_update};
 use snapshot::Snapshots;
 pub use snapshot::Tending;
@@ -131,6 +138,7 @@ pub struct Replica {
     /// The plan that was read last, by its bundle's root.
     plan: Mutex<Option<(NodeId, Arc<Plan>)>>,
     reaches: Reaches,
+    older: Older,
     snapshots: Snapshots,
     repair: Notify,
     withheld: Notify,
@@ -186,6 +194,7 @@ impl Replica {
             prepared: Prepared::default(),
             plan: Mutex::default(),
             reaches: Reaches::default(),
+            older: Older::default(),
             snapshots: Snapshots::default(),
             repair: Notify::new(),
             withheld: Notify::new(),

@@ -75,7 +75,7 @@ impl Prepared {
 }
 
 /// The release to bring a child to, and where its logged edits are.
-struct Target {
+pub(crate) struct Target {
     held: Arc<Held>,
     /// The release that the child stands at, where we still know it.
     before: Option<Arc<Held>>,
@@ -85,8 +85,15 @@ struct Target {
     fresh: Option<BTreeMap<BundleName, Bytes>>,
 }
 
+impl Target {
+    /// A release that is held, whatever a child has.
+    pub(crate) fn of(held: Arc<Held>) -> Self {
+        Self { held, before: None, older: None, fresh: None }
+    }
+}
+
 /// How a bundle's content goes to a child.
-struct Way {
+pub(crate) struct Way {
     base: EditBase,
     before: Vec<(Waypoint, Bytes)>,
     last: Bytes,
@@ -97,12 +104,12 @@ impl Way {
         Self { base, before: Vec::new(), last }
     }
 
-    fn head(&self) -> EditHead {
+    pub(crate) fn head(&self) -> EditHead {
         let before = self.before.iter().map(|(waypoint, _)| *waypoint).collect();
         EditHead { base: self.base, length: self.last.len() as u64, before }
     }
 
-    fn edits(self) -> impl Iterator<Item = Bytes> {
+    pub(crate) fn edits(self) -> impl Iterator<Item = Bytes> {
         self.before.into_iter().map(|(_, edit)| edit).chain([self.last])
     }
 }
@@ -282,7 +289,7 @@ impl Replica {
     }
 
     /// How a child that holds `old` of a bundle gets `new`; `None` if it has it.
-    async fn way(
+    pub(crate) async fn way(
         self: &Arc<Self>,
         target: &Target,
         old: Option<&BundleLeaf>,

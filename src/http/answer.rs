@@ -41,6 +41,21 @@ pub struct LeafAnswer {
 }
 encode_as_array!(LeafAnswer { index, leaf, siblings });
 
+/// The strong entity tag of a body: what its bytes are, and nothing else (HT-13).
+pub fn entity_tag(pieces: &[Bytes]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    format!("\"{}\"", hasher.finalize().to_hex().split_at(32).0)
+}
+
+/// Whether the entity tags that a caller says it has name this one (RFC 9110, section 13.1.2).
+pub fn has_tag(if_none_match: &str, tag: &str) -> bool {
+    let weak = |one: &str| one.trim().trim_start_matches("W/").to_owned();
+    if_none_match.trim() == "*" || if_none_match.split(',').any(|one| weak(one) == tag)
+}
+
 /// Edits of a bundle: what they apply to, and themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditBody {
@@ -99,7 +114,19 @@ mod tests {
         assert!(NewsAnswer { trust: 3, ..same }.is_news(&after));
         assert!(NewsAnswer { head: (2, 1), ..same }.is_news(&after));
         assert!(NewsAnswer { latest: Some(Accepted { number: 6, ..known }), ..same }.is_news(&after));
-        assert!(NewsAnswer { latest: Some(Accepted { epoch: 2, number: 1, ..known }), ..same }.is_news(&after));
+        assert!(
+            NewsAnswer { latest: Some(Accepted { epoch: 2, number: 1, ..known }), ..same }.is_news(&after)
+        );
+    }
+
+    #[test]
+    fn ht_13_a_tag_is_of_the_bytes_however_they_are_cut() {
+        let whole = entity_tag(&[Bytes::from_static(b"abcd")]);
+        assert_eq!(whole, entity_tag(&[Bytes::from_static(b"ab"), Bytes::from_static(b"cd")]));
+        assert_ne!(whole, entity_tag(&[Bytes::from_static(b"abce")]));
+        assert!(has_tag(&whole, &whole) && has_tag("*", &whole));
+        assert!(has_tag(&format!("\"x\", W/{whole}"), &whole));
+        assert!(!has_tag("\"x\"", &whole) && !has_tag("", &whole));
     }
 
     #[test]

@@ -7,6 +7,6 @@ mod answer;
 mod bearer;
 mod url;
 
-pub use answer::{EditBody, LeafAnswer, NewsAnswer};
+pub use answer::{EditBody, LeafAnswer, NewsAnswer, entity_tag, has_tag};
 pub use bearer::{Bearer, BearerError, Token};
 pub use url::{After, Place, Resource, Url, UrlError};

@@ -61,8 +61,6 @@ pub enum Resource {
     },
     /// An object of a bundle in a release.
     Object(Accepted, BundleName, ObjectId),
-    /// Where a host's report goes.
-    Report,
 }
 
 /// What who waits for news knows already, and how long it waits.
@@ -81,7 +79,7 @@ pub struct After {
 impl Resource {
     /// Whether what has this name never changes its meaning (HT-5).
     pub const fn is_immutable(&self) -> bool {
-        !matches!(self, Self::News(_) | Self::Report)
+        !matches!(self, Self::News(_))
     }
 }
 
@@ -161,7 +159,6 @@ impl fmt::Display for Resource {
                 let (release, bundle) = (Release(release), Segment(bundle.as_str()));
                 write!(f, "releases/{release}/object/{bundle}/{}", Object(object))
             }
-            Self::Report => f.write_str("report"),
         }
     }
 }
@@ -193,7 +190,6 @@ fn resource(text: &str) -> Result<Resource, UrlError> {
     let parts: Vec<&str> = text.splitn(7, '/').collect();
     Ok(match *parts.as_slice() {
         ["news"] => Resource::News(None),
-        ["report"] => Resource::Report,
         ["trust", version] => Resource::Trust(number(version)?),
         ["head", rank] => {
             let (epoch, sequence) = rank.split_once('.').ok_or(UrlError)?;
@@ -282,7 +278,6 @@ mod tests {
             Resource::Edit { to: accepted(42), bundle: bundle.clone(), from: Some(accepted(41)) },
             Resource::Edit { to: accepted(42), bundle: bundle.clone(), from: None },
             Resource::Object(accepted(42), bundle, object),
-            Resource::Report,
         ];
         for resource in all {
             let url = url(resource);

@@ -103,6 +103,8 @@ impl House {
     /// Runs the relay whose identity is there. Without parents it is the origin.
     pub async fn run(&self, name: &str, parents: &[&Running]) -> Running {
         let config = RelayConfig {
+            https: Default::default(),
+            http_cache: Default::default(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: self.path(name),
             state: self.path(name).join("state"),

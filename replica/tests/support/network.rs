@@ -387,6 +387,7 @@ impl Following {
         let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Vec::new()));
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
+            fallback: None,
             parents: parents.iter().map(SocketAddr::to_string).collect(),
             replica: replica.clone(),
             interest: interest.subscribe(),

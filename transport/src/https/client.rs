@@ -58,7 +58,10 @@ struct Own {
 
 impl Own {
     fn of(identity: &Identity) -> Result<Arc<Self>, TransportError> {
-        let mut tls = tuning::client_tls(identity)?;
+        Self::with(tuning::client_tls(identity)?, identity)
+    }
+
+    fn with(mut tls: rustls::ClientConfig, identity: &Identity) -> Result<Arc<Self>, TransportError> {
         tls.alpn_protocols = vec![ALPN.into()];
         let (signer, platform) = (Signer::of(identity)?, identity.name().platform());
         Ok(Arc::new(Self { tls: Arc::new(tls), signer, platform }))
@@ -76,6 +79,15 @@ impl HttpsDialer {
     /// When TLS does not take the identity.
     pub fn new(identity: &Identity) -> Result<Self, TransportError> {
         Ok(Self(Arc::new(RwLock::new(Own::of(identity)?))))
+    }
+
+    /// Dials without showing a certificate: it has ended, and a request to renew proves itself.
+    ///
+    /// # Errors
+    /// When TLS does not take the authority.
+    pub fn nameless(identity: &Identity) -> Result<Self, TransportError> {
+        let own = Own::with(tuning::nameless_tls(identity.authority())?, identity)?;
+        Ok(Self(Arc::new(RwLock::new(own))))
     }
 
     /// Uses a renewed certificate of the same member for new connections.
@@ -157,8 +169,8 @@ impl Live {
             return Err(TransportError::Peer { peer: peer(), fault });
         };
         let stream = shaken?;
-        let name = relay_of(&stream, own.platform)
-            .map_err(|fault| TransportError::Peer { peer: peer(), fault })?;
+        let name =
+            relay_of(&stream, own.platform).map_err(|fault| TransportError::Peer { peer: peer(), fault })?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HTTP_HEAD)
             .max_headers(MAX_HTTP_LINES * 2) // proxies add some
@@ -292,9 +304,7 @@ impl HttpsConnection {
                 Ok(answer)
             }
             Ok(Err(source)) => Err(TransportError::Http { peer, source }),
-            Err(_) => {
-                Err(TransportError::Peer { peer, fault: PeerFault::Stalled { wait: ask.wait } })
-            }
+            Err(_) => Err(TransportError::Peer { peer, fault: PeerFault::Stalled { wait: ask.wait } }),
         }
     }
 

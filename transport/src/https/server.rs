@@ -20,7 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rootcast::limits::{
     HANDSHAKE_WAIT, HTTP_HEAD_WAIT, MAX_HTTP_BODY, MAX_HTTP_CONNECTIONS, MAX_HTTP_HANDSHAKES, MAX_HTTP_HEAD,
-    MAX_HTTP_LINES, MAX_HTTP_REQUESTS, RETRY_FIRST, STREAM_WAIT,
+    MAX_HTTP_LINES, MAX_HTTP_REQUESTS, MAX_HTTP_STRANGERS, RETRY_FIRST, STREAM_WAIT,
 };
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -44,6 +44,7 @@ const FOR_EVER: u64 = 365 * 24 * 3600;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HttpCaps {
     pub(crate) connections: usize,
+    pub(crate) strangers: usize,
     pub(crate) handshakes: usize,
     pub(crate) head_wait: Duration,
 }
@@ -51,6 +52,7 @@ pub(crate) struct HttpCaps {
 impl HttpCaps {
     pub(crate) const STANDARD: Self = Self {
         connections: MAX_HTTP_CONNECTIONS,
+        strangers: MAX_HTTP_STRANGERS,
         handshakes: MAX_HTTP_HANDSHAKES,
         head_wait: HTTP_HEAD_WAIT,
     };
@@ -63,6 +65,7 @@ pub struct HttpsListener {
     tls: Arc<RwLock<Arc<rustls::ServerConfig>>>,
     gate: Gate,
     connections: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     head_wait: Duration,
 }
@@ -95,6 +98,7 @@ impl HttpsListener {
             tls: Arc::new(RwLock::new(tls_of(identity)?)),
             gate: Gate::of(identity),
             connections: Arc::new(Semaphore::new(caps.connections)),
+            strangers: Arc::new(Semaphore::new(caps.strangers)),
             handshakes: Arc::new(Semaphore::new(caps.handshakes)),
             head_wait: caps.head_wait,
         })
@@ -139,7 +143,17 @@ impl HttpsListener {
             };
             let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
             let (gate, head_wait) = (self.gate.clone(), self.head_wait);
-            return HttpsArrival { stream, remote, tls, gate, head_wait, room, _handshake: handshake };
+            let strangers = Arc::clone(&self.strangers);
+            return HttpsArrival {
+                stream,
+                remote,
+                tls,
+                gate,
+                head_wait,
+                strangers,
+                room,
+                _handshake: handshake,
+            };
         }
     }
 }
@@ -152,6 +166,7 @@ pub struct HttpsArrival {
     tls: Arc<rustls::ServerConfig>,
     gate: Gate,
     head_wait: Duration,
+    strangers: Arc<Semaphore>,
     room: OwnedSemaphorePermit,
     _handshake: OwnedSemaphorePermit,
 }
@@ -191,7 +206,13 @@ impl HttpsArrival {
         if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
             return Err(fault(PeerFault::OtherPlatform { theirs, ours }));
         }
-        let (remote, gate, head_wait, room) = (self.remote, self.gate, self.head_wait, self.room);
+        let mut room = vec![self.room];
+        if member.is_none() {
+            // So that those who prove nothing can never take all the room.
+            let stranger = self.strangers.try_acquire_owned().map_err(|_| fault(PeerFault::NoCertificate))?;
+            room.push(stranger);
+        }
+        let (remote, gate, head_wait) = (self.remote, self.gate, self.head_wait);
         Ok(HttpsSession { stream, remote, gate, head_wait, member, _room: room })
     }
 }
@@ -204,7 +225,7 @@ pub struct HttpsSession {
     gate: Gate,
     head_wait: Duration,
     member: Option<(PeerName, SystemTime)>,
-    _room: OwnedSemaphorePermit,
+    _room: Vec<OwnedSemaphorePermit>,
 }
 
 impl HttpsSession {
@@ -322,6 +343,8 @@ fn response(answer: HttpAnswer, last: bool) -> Response<Pieces> {
     match status {
         StatusCode::UNAUTHORIZED => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // One who proves nothing keeps no connection.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));
