@@ -12,6 +12,8 @@ mod server;
 use crate::name::PeerName;
 use bytes::Bytes;
 pub use client::{Ask, Caches, HttpsConnection, HttpsDialer};
+#[cfg(test)]
+pub(crate) use server::HttpCaps;
 pub use server::{HttpsArrival, HttpsListener, HttpsSession};
 
 /// The protocol's name in the handshake: what every proxy speaks.
