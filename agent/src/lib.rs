@@ -20,5 +20,5 @@ pub use activate::{Activation, Required};
 pub use config::AgentConfig;
 pub use error::AgentError;
 pub use key::{DECRYPTION_KEY_FILE, KeyError, RECIPIENT_FILE, load_decryption_key, make_decryption_key};
-pub use run::{AgentEvent, run};
+pub use run::{AgentEvent, run, run_on};
 pub use start::start;

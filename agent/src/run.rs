@@ -8,10 +8,10 @@ use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
 use rootcast_replica::renewal::{ask_over_https, ask_parents, keep_renewed};
-use rootcast_replica::{Fallback, Follow, FollowEvent, Held, Member, Replica, Tending, follow};
-use rootcast_store::{DiskStore, Store};
-use rootcast_transport::https::HttpsDialer;
-use rootcast_transport::{Code, Endpoint, Identity};
+use rootcast_replica::{
+    Fallback, Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, follow,
+};
+use rootcast_transport::{Code, Identity};
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,11 +74,24 @@ pub async fn run(
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let member = Member::load(&config.identity, &config.state)?;
+    run_on(Arc::new(System), config, events, shutdown).await
+}
+
+/// As [`run`], on another machine than this process's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    machine: Arc<dyn Machine>,
+    config: AgentConfig,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let member = Member::load_on(machine.clone(), &config.identity, &config.state)?;
     let channel = config.channel()?;
     let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
     make(&config.live)?;
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
+    let store = machine.store(&directory)?;
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
     let labels = member.identity.name().labels().of_host(&name);
@@ -87,8 +100,8 @@ pub async fn run(
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
-    let endpoint = Endpoint::dial_only(&member.identity)?;
-    let dialer = HttpsDialer::new(&member.identity)?;
+    let endpoint = machine.dial_only(&member.identity)?;
+    let dialer = machine.dial_https(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
     let following = follow(Follow {
@@ -97,7 +110,7 @@ pub async fn run(
         replica: replica.clone(),
         interest: interest.subscribe(),
         report: report.subscribe(),
-        fallback: Some(Fallback::new(dialer.clone())),
+        fallback: dialer.clone().map(Fallback::new),
         events: Arc::new(move |event| {
             tracing::info!(?event, "relay");
             heard(AgentEvent::Follow(event));
@@ -107,18 +120,19 @@ pub async fn run(
     let (adopting, dialling) = ((endpoint.clone(), dialer.clone()), (endpoint.clone(), dialer));
     let adopt = move |renewed: &Identity| {
         let (endpoint, dialer) = &adopting;
-        endpoint.adopt(renewed).and_then(|()| dialer.adopt(renewed))
+        endpoint.adopt(renewed)?;
+        dialer.as_ref().map_or(Ok(()), |dialer| dialer.adopt(renewed))
     };
-    let relays = config.relays.clone();
-    let renewing = keep_renewed(config.identity.clone(), adopt, move |own, request| {
-        let ((endpoint, dialer), relays) = (dialling.clone(), relays.clone());
+    let (relays, clock) = (config.relays.clone(), machine.clone());
+    let renewing = keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
+        let ((endpoint, dialer), relays, now) = (dialling.clone(), relays.clone(), clock.now());
         async move {
-            match ask_parents(&endpoint, &relays, &own, request.clone()).await {
-                Err(error) => {
+            match (ask_parents(&endpoint, &relays, &own, now, request.clone()).await, dialer) {
+                (Err(error), Some(dialer)) => {
                     tracing::info!(%error, "renewing over HTTPS");
-                    ask_over_https(&dialer, &relays, &own, request).await
+                    ask_over_https(&dialer, &relays, &own, now, request).await
                 }
-                answered => answered,
+                (answered, _) => answered,
             }
         }
     });
@@ -127,11 +141,12 @@ pub async fn run(
     let agent =
         Agent { name, replica, activation, interest, report, events, active, files, left_out, freshness };
     tokio::select! {
+        biased;
+        () = shutdown => {}
         () = following => {}
         () = tending => {}
         () = renewing => {}
         () = agent.activate_all() => {}
-        () = shutdown => {}
     }
     tracing::info!("stopping; what is live stays");
     endpoint.close(Code::LEAVING, "the agent is stopping");
@@ -192,6 +207,7 @@ impl Agent {
                     }
                 };
                 tokio::select! {
+                    biased;
                     changed = held.changed() => if changed.is_err() { return } else { break },
                     () = &mut retry => break,
                     changed = head.changed() => if changed.is_err() { return },
@@ -265,7 +281,8 @@ impl Agent {
                 if error.needs_repair() {
                     let replica = self.replica.clone();
                     // The damage may be wider than the object met first.
-                    let _ = tokio::task::spawn_blocking(move || replica.find_damage()).await;
+                    let machine = replica.machine().clone();
+                    let _ = machine.blocking(move || replica.find_damage()).await;
                     self.replica.request_repair();
                 }
                 false
@@ -304,9 +321,10 @@ impl Agent {
         work: impl FnOnce(&mut Activation) -> Result<T, AgentError> + Send + 'static,
     ) -> Result<T, AgentError> {
         let activation = self.activation.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            work(&mut activation.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let done = self
+            .replica
+            .machine()
+            .blocking(move || work(&mut activation.lock().unwrap_or_else(PoisonError::into_inner)));
         done.await.map_err(|_| AgentError::Stopped)?
     }
 

@@ -12,14 +12,14 @@ use rootcast::protocol::{Interest, Opening, PublishAnswer, UpdateRequest};
 use rootcast::settings::SettingsError;
 use rootcast_keys::{KeyError, NoPassphrase, Passphrase, SecretKey, Signer};
 use rootcast_replica::{
-    ConfigError, Member, MemberError, Replica, ReplicaError, Rule, Update, pull, read_config,
+    ConfigError, Machine, Member, MemberError, Replica, ReplicaError, Rule, System, Update, pull, read_config,
 };
-use rootcast_store::{DiskStore, Store, StoreError};
+use rootcast_store::StoreError;
 use rootcast_transport::{Connection, Endpoint, TransportError};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// What a publisher is told. Paths are relative to the file's directory.
 #[derive(Debug, Clone, Deserialize)]
@@ -191,8 +191,20 @@ impl Publisher {
     /// # Errors
     /// When identity, key or socket are not usable.
     pub fn open_with(config: &PublishConfig, passphrase: &dyn Passphrase) -> Result<Self, PublishError> {
-        let member = Member::load(&config.identity, &config.state)?;
-        let endpoint = Endpoint::dial_only(&member.identity)?;
+        Self::open_on(Arc::new(System), config, passphrase)
+    }
+
+    /// As [`Publisher::open_with`], on another machine than this process's.
+    ///
+    /// # Errors
+    /// As [`Publisher::open_with`].
+    pub fn open_on(
+        machine: Arc<dyn Machine>,
+        config: &PublishConfig,
+        passphrase: &dyn Passphrase,
+    ) -> Result<Self, PublishError> {
+        let member = Member::load_on(machine.clone(), &config.identity, &config.state)?;
+        let endpoint = machine.dial_only(&member.identity)?;
         let platform = member.trust.newest().trust().platform;
         let key = config.key.as_ref().map(|key| SecretKey::open(key, passphrase)).transpose()?;
         Ok(Self {
@@ -315,7 +327,7 @@ impl Publisher {
             return Ok(replica.clone());
         }
         let directory = self.state.join("channels").join(channel.as_str().replace('/', "%"));
-        let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
+        let store = self.member.trust.machine().store(&directory)?;
         let trust = self.member.trust.clone();
         let replica = Replica::open(store, trust, channel.clone(), false, Some(directory))?;
         Ok(self.replica.insert(Arc::new(replica)).clone())
@@ -354,11 +366,12 @@ impl Publisher {
             match pull(&connection, request).await {
                 Ok(Some((update, _))) => {
                     let replica = replica.clone();
-                    let taken = tokio::task::spawn_blocking(move || {
+                    let machine = replica.machine().clone();
+                    let taken = machine.blocking(move || {
                         replica.receive(&update, &Interest::All, Rule::Base)?;
                         replica.collect()
                     });
-                    match taken.await.map_err(|_| PublishError::Stopped)? {
+                    match taken.await? {
                         Err(ReplicaError::NeedObject(id)) if !damaged => {
                             tracing::warn!(%id, "our own store is damaged; fetching the trees whole");
                             damaged = true;
@@ -395,8 +408,9 @@ impl Publisher {
         let (progress, last) = (progress.clone(), self.last.clone());
         let allow_empty = self.allow_empty;
         let state = self.state.clone();
-        let issued = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let made = tokio::task::spawn_blocking(move || {
+        let machine = self.member.trust.machine();
+        let issued = machine.seconds();
+        let made = machine.blocking(move || {
             let source = lock(&source);
             // The key is made with the first secret.
             let sealer = if settings.secrets.is_empty() { Sealer::random() } else { Sealer::open(&state) }?;
@@ -419,7 +433,7 @@ impl Publisher {
             let idle = same_commit && is_same && replica.granted().is_some();
             Ok::<_, PublishError>((unsigned, idle))
         });
-        made.await.map_err(|_| PublishError::Stopped)?
+        made.await?
     }
 
     pub(crate) async fn offer(&mut self, signed: &Signed) -> Result<PublishAnswer, PublishError> {
@@ -446,12 +460,13 @@ impl Publisher {
     /// Keeps what the origin took, so that the next compilation starts from it.
     async fn adopt(replica: &Arc<Replica>, signed: &Arc<Signed>) -> Result<(), PublishError> {
         let (replica, signed) = (replica.clone(), signed.clone());
-        let adopted = tokio::task::spawn_blocking(move || {
+        let machine = replica.machine().clone();
+        let adopted = machine.blocking(move || {
             let update = Update::of_publication(signed.publication.clone(), signed.edits.clone());
             replica.receive(&update, &Interest::All, Rule::Own)?;
             replica.collect()
         });
-        Ok(adopted.await.map_err(|_| PublishError::Stopped)??)
+        Ok(adopted.await??)
     }
 
     fn published(settings: &Rootcast, signed: &Signed, overtaken: usize) -> Published {

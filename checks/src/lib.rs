@@ -1,4 +1,4 @@
-//! The house rules of this repository, as functions (specs/architecture.md, H-1 to H-9).
+//! The house rules of this repository, as functions (specs/architecture.md, H-1 to H-10).
 //!
 //! A rule is a pure function from what the build knows of itself (the resolved
 //! graph, the manifests, the source text) to a list of findings, one sentence

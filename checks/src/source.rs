@@ -1,5 +1,5 @@
 //! Rules on source text: secret keys (H-3), the pure core (H-2), nothing left
-//! unfinished (H-8) and no file too long (H-9).
+//! unfinished (H-8), no file too long (H-9), nothing that no simulation can have (H-10).
 
 use crate::{CheckError, Findings};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,17 @@ pub const NOT_IN_CORE: &[(&str, &str)] = &[
     ("std::{", "name each module of std by itself, so that this rule sees it"),
     ("RandomState", "the core draws no randomness"),
     (concat!("allow(clippy::dis", "allowed"), "the bans of clippy.toml hold in all of the core"),
+];
+
+/// What a member takes from `Machine` alone, so that it runs on a simulated one too.
+pub const OF_THE_MACHINE: &[(&str, &str)] = &[
+    (concat!("SystemTime", "::now"), "ask `Machine::now`"),
+    (concat!("std::time::", "Instant"), "use tokio's, which a simulation moves"),
+    (concat!("spawn", "_blocking"), "use `Machine::blocking`"),
+    (concat!("thread::", "spawn"), "use `Machine::blocking`"),
+    (concat!("DiskStore", "::open"), "use `Machine::store`"),
+    (concat!("Endpoint::", "listen("), "use `Machine::listen`"),
+    (concat!("Endpoint::", "dial_only("), "use `Machine::dial_only`"),
 ];
 
 /// A source file, or what is left of it without its tests.
@@ -134,6 +145,29 @@ pub fn core_does_no_io(sources: &[Source]) -> Findings {
     findings
 }
 
+/// Nothing takes past `Machine` what a simulation has to give, and every `select!` says
+/// in which order it looks: otherwise tokio draws one at random, and no seed repeats.
+pub fn can_be_simulated(sources: &[Source]) -> Findings {
+    let mut findings = Findings::new();
+    for source in sources {
+        let mut lines = source.code().peekable();
+        while let Some((number, line)) = lines.next() {
+            for (name, instead) in OF_THE_MACHINE.iter().filter(|(name, _)| line.contains(name)) {
+                findings.push(format!("{}: `{name}`: {instead}", source.at(number)));
+            }
+            if line.contains("std::time::{") && has_word(line, "Instant") {
+                findings
+                    .push(format!("{}: `Instant`: use tokio's, which a simulation moves", source.at(number)));
+            }
+            let next = lines.peek().map_or("", |(_, next)| next.trim());
+            if line.contains(concat!("select", "! {")) && next != "biased;" {
+                findings.push(format!("{}: `select!` without `biased;`", source.at(number)));
+            }
+        }
+    }
+    findings
+}
+
 /// Nothing is left unfinished, in tests either.
 pub fn finished(sources: &[Source]) -> Findings {
     let marks = [concat!("todo", "!("), concat!("unimplemented", "!(")];
@@ -198,6 +232,21 @@ mod tests {
             assert!(findings[0].starts_with("x.rs:2"));
         }
         assert!(core_does_no_io(&source("use core::time::Duration;\nuse std::io;")).is_empty());
+    }
+
+    #[test]
+    fn what_only_a_real_machine_has_is_found_and_so_is_an_order_left_to_chance() {
+        for (name, _) in OF_THE_MACHINE {
+            assert_eq!(can_be_simulated(&source(&format!("let a = {name}"))).len(), 1, "{name}");
+        }
+        assert_eq!(can_be_simulated(&source("use std::time::{Duration, Instant};")).len(), 1);
+        let select = concat!("select", "! {\n");
+        assert_eq!(can_be_simulated(&source(&format!("tokio::{select}    a => {{}}\n"))).len(), 1);
+        assert!(can_be_simulated(&source(&format!("tokio::{select}    // why\n    biased;\n"))).is_empty());
+        assert!(
+            can_be_simulated(&source("use std::time::{Duration, SystemTime};\nuse tokio::time::Instant;"))
+                .is_empty()
+        );
     }
 
     #[test]

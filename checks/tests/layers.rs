@@ -1,4 +1,4 @@
-//! Every house rule, on this workspace (specs/architecture.md, H-1 to H-9).
+//! Every house rule, on this workspace (specs/architecture.md, H-1 to H-10).
 
 #![allow(clippy::expect_used, reason = "a test")]
 
@@ -77,6 +77,16 @@ fn secret_keys_are_where_documents_are_signed_only() {
 #[test]
 fn there_is_one_cryptographic_provider() {
     holds(&closure::one_provider(&GRAPH));
+}
+
+#[test]
+fn members_run_on_a_simulated_machine_too() {
+    const MEMBERS: [&str; 3] = ["rootcast-replica", "rootcast-relay", "rootcast-agent"];
+    let members: Vec<_> = GRAPH.members().filter(|member| MEMBERS.contains(&member.name.as_str())).collect();
+    assert_eq!(members.len(), MEMBERS.len());
+    let all = members.into_iter().flat_map(shipped);
+    let all = all.filter(|source| !source.path.ends_with("replica/src/machine.rs"));
+    holds(&source::can_be_simulated(&all.collect::<Vec<_>>()));
 }
 
 #[test]

@@ -275,7 +275,7 @@ fn issue(directory: &Path, wanted: &Wanted, now: SystemTime, home: &Path) -> Res
     let Wanted { role, name, labels } = wanted;
     let authority =
         AuthorityCertificate::load(&directory.join(AUTHORITY).join(rootcast_transport::AUTHORITY_FILE))?;
-    let issuing = Issuing::load(&origin_keys(directory), &authority)?;
+    let issuing = Issuing::load(&origin_keys(directory), &authority, SystemTime::now())?;
     let peer = PeerName::new(issuing.platform(), *role, name)
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?
         .with_labels(labels.clone());

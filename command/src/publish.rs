@@ -148,7 +148,7 @@ pub(crate) async fn renew_publisher(config: &PublishConfig) -> Result<Identity, 
     let endpoint = Endpoint::dial_only(&Identity::load(&config.identity)?)?;
     let ask = |own: Identity, request| {
         let (endpoint, origin) = (endpoint.clone(), config.origin.clone());
-        async move { ask_parents(&endpoint, &origin, &own, request).await }
+        async move { ask_parents(&endpoint, &origin, &own, SystemTime::now(), request).await }
     };
     Ok(renew(&config.identity, SystemTime::now(), ask).await?)
 }

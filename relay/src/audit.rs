@@ -4,6 +4,7 @@
 use rootcast::codec;
 use rootcast::id::AuditHash;
 use rootcast::limits::{AUDIT_WINDOW, MAX_AUDIT_LINE, MAX_AUDIT_REFUSALS, MAX_AUDIT_TEXT};
+use rootcast_replica::Machine;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// The record's file in the origin's state directory.
 pub const AUDIT_FILE: &str = "audit.jsonl";
@@ -216,6 +217,7 @@ struct Open {
 
 /// The record of a running origin.
 pub struct Audit {
+    machine: Arc<dyn Machine>,
     path: PathBuf,
     open: Mutex<Open>,
 }
@@ -225,7 +227,7 @@ impl Audit {
     ///
     /// # Errors
     /// When the file cannot be used, or its last line is broken.
-    pub fn open(state: &Path) -> Result<Self, AuditError> {
+    pub fn open(machine: Arc<dyn Machine>, state: &Path) -> Result<Self, AuditError> {
         let path = state.join(AUDIT_FILE);
         let failed = |source| AuditError::Io { path: path.clone(), source };
         std::fs::create_dir_all(state).map_err(failed)?;
@@ -245,7 +247,7 @@ impl Audit {
         file.set_len(end).and_then(|()| file.sync_all()).map_err(failed)?;
         let (window, refusals, unrecorded) = (Instant::now(), 0, 0);
         let open = Open { file, length: end, sequence, hash, unrecorded, window, refusals };
-        let audit = Self { path, open: Mutex::new(open) };
+        let audit = Self { machine, path, open: Mutex::new(open) };
         if length > end {
             audit.record(ORIGIN, &Event::Cut(length - end));
         }
@@ -265,7 +267,7 @@ impl Audit {
             open.unrecorded += 1;
             return;
         }
-        if let Err(error) = open.append(who, event) {
+        if let Err(error) = open.append(self.machine.seconds(), who, event) {
             open.unrecorded += 1;
             tracing::error!(path = %self.path.display(), %error, ?event, "the audit record could not be written");
         }
@@ -274,7 +276,7 @@ impl Audit {
     /// As [`Audit::record`], from a task.
     pub async fn note(self: &Arc<Self>, who: String, event: Event) {
         let audit = self.clone();
-        let recorded = tokio::task::spawn_blocking(move || audit.record(&who, &event));
+        let recorded = self.machine.blocking(move || audit.record(&who, &event));
         if recorded.await.is_err() {
             tracing::error!(path = %self.path.display(), "the end of the process cut off a record");
         }
@@ -290,14 +292,14 @@ impl Open {
         self.refusals <= MAX_AUDIT_REFUSALS
     }
 
-    fn append(&mut self, who: &str, event: &Event) -> io::Result<()> {
+    fn append(&mut self, time: u64, who: &str, event: &Event) -> io::Result<()> {
         let mut fields = event.fields();
         if self.unrecorded > 0 {
             fields.insert("unrecorded".into(), Value::Number(self.unrecorded));
         }
         let mut record = Record {
             sequence: self.sequence + 1,
-            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            time,
             event: event.name().into(),
             who: plain(who),
             fields,
@@ -383,9 +385,10 @@ pub fn check(path: &Path, each: &mut dyn FnMut(&Record)) -> Result<Checked, Audi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rootcast_replica::System;
 
     fn filled(home: &Path) -> PathBuf {
-        let audit = Audit::open(home).unwrap();
+        let audit = Audit::open(Arc::new(System), home).unwrap();
         audit.record(ORIGIN, &Event::Start(1, "ab".into()));
         audit.record("publisher/ann", &Event::PublishRefused("prod".into(), "because".into()));
         audit.record("publisher/ann", &Event::Trust(2, "cd".into()));
@@ -402,7 +405,7 @@ mod tests {
     fn au_3_the_chain_goes_on_after_a_start_and_checks() {
         let home = tempfile::tempdir().unwrap();
         let path = filled(home.path());
-        let audit = Audit::open(home.path()).unwrap();
+        let audit = Audit::open(Arc::new(System), home.path()).unwrap();
         audit.record(ORIGIN, &Event::Start(2, "cd".into()));
         let (found, records) = checked(&path).unwrap();
         assert_eq!((found.records, found.newest, found.torn), (4, audit.newest(), 0));
@@ -439,7 +442,7 @@ mod tests {
         bytes.extend_from_slice(b"{\"sequence\":4,\"ti");
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(checked(&path).unwrap().0.torn, 17);
-        drop(Audit::open(home.path()).unwrap());
+        drop(Audit::open(Arc::new(System), home.path()).unwrap());
         let (found, records) = checked(&path).unwrap();
         assert_eq!((found.records, found.torn), (4, 0));
         assert_eq!(records[3].fields["bytes"], Value::Number(17));
@@ -447,13 +450,13 @@ mod tests {
         let at = bytes.len() - 5;
         bytes[at] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        assert!(matches!(Audit::open(home.path()), Err(AuditError::End { .. })));
+        assert!(matches!(Audit::open(Arc::new(System), home.path()), Err(AuditError::End { .. })));
     }
 
     #[test]
     fn au_5_what_a_peer_says_is_escaped_cut_and_counted() {
         let home = tempfile::tempdir().unwrap();
-        let audit = Audit::open(home.path()).unwrap();
+        let audit = Audit::open(Arc::new(System), home.path()).unwrap();
         let hostile = format!("\u{1b}[2J\u{202e}{}", "\u{10ffff}".repeat(100_000));
         for _ in 0..MAX_AUDIT_REFUSALS + 5 {
             audit.record(&hostile, &Event::PublishRefused(hostile.clone(), hostile.clone()));

@@ -8,13 +8,12 @@ use crate::status::Key;
 use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
 use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
 use rootcast::reader::Reader;
-use rootcast_replica::renewal::sleep_until;
 use rootcast_replica::{Replica, ReplicaError};
 use rootcast_transport::{Code, Connection, PeerName, Receiver, Role, Sender};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -50,8 +49,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
 /// Waits until the peer may no longer be here, and says why (threat 22).
 pub(crate) async fn unwelcome(shared: &Shared, peer: &PeerName, expires: SystemTime) -> &'static str {
     tokio::select! {
+        biased;
         () = shared.denied.until_denied(peer) => "denied",
-        () = sleep_until(expires) => "the certificate has ended",
+        () = shared.trust.machine().sleep_until(expires) => "the certificate has ended",
     }
 }
 
@@ -174,7 +174,7 @@ async fn subscription(
     if forbidden > 0 {
         shared.refuse(connection, &format!("{forbidden} bundles"));
     }
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let time = shared.trust.machine().seconds();
     let latest = replica.held().map(|held| held.accepted());
     let trust = shared.trust.version();
     sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
@@ -197,6 +197,7 @@ async fn subscription(
         Ok::<(), ReplicaError>(())
     };
     tokio::select! {
+        biased;
         outcome = reports => outcome,
         outcome = news.tell(&replica, denials, &mut sender) => outcome,
         outcome = push(&replica, connection, &reader, subscribe) => outcome,
@@ -245,6 +246,7 @@ async fn push(
             }
         }
         tokio::select! {
+            biased;
             changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = fresh.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,

@@ -44,7 +44,7 @@ impl HeadSigner {
             held.mark_unchanged();
             trust.mark_unchanged();
             let (signer, of) = (self.clone(), replica.clone());
-            let signed = tokio::task::spawn_blocking(move || signer.sign_if_due(&of)).await;
+            let signed = replica.machine().blocking(move || signer.sign_if_due(&of)).await;
             let wait = match signed {
                 Ok(Ok(wait)) => wait,
                 Ok(Err(error)) => {
@@ -63,6 +63,7 @@ impl HeadSigner {
                 Err(_) => return,
             };
             tokio::select! {
+                biased;
                 changed = held.changed() => if changed.is_err() { return },
                 changed = trust.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait) => {}

@@ -187,7 +187,7 @@ async fn shown(
     } else {
         // No child's siblings wait for the hash of a large snapshot.
         let hashed = pieces.clone();
-        tokio::task::spawn_blocking(move || entity_tag(&hashed)).await.ok()
+        shared.trust.machine().blocking(move || entity_tag(&hashed)).await.ok()
     };
     let seconds = NEWS_AGE.as_secs();
     let keep = match (resource, shared.http_cache) {

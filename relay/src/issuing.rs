@@ -71,21 +71,25 @@ impl Issuing {
         let key_pem = key.serialize_pem();
         durable::write_new(&key_path, key_pem.as_bytes(), PRIVATE).map_err(failed("writing", &key_path))?;
         durable::write_new(&path, pem.as_bytes(), PUBLIC).map_err(failed("writing", &path))?;
-        Self::load(directory, authority.certificate())
+        Self::load(directory, authority.certificate(), now)
     }
 
     /// Reads what [`Issuing::create`] wrote, and tries it out: what it issues must verify under `authority`.
     ///
     /// # Errors
     /// [`AuthorityError`].
-    pub fn load(directory: &Path, authority: &AuthorityCertificate) -> Result<Self, AuthorityError> {
+    pub fn load(
+        directory: &Path,
+        authority: &AuthorityCertificate,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
         let (key_path, path) = (directory.join(ISSUING_KEY_FILE), directory.join(ISSUING_FILE));
         let platform =
             authority.platform().ok_or_else(|| AuthorityError::NoPlatform { path: path.clone() })?;
         let certificate = AuthorityCertificate::from_pem(&read(&path)?.0, &path)?;
         let key = read_key(&key_path, &certificate.public_key())?;
         let issuing = Self { certificate, key, authority: authority.clone(), platform };
-        let (probe, now) = (OwnKey::generate()?, SystemTime::now());
+        let probe = OwnKey::generate()?;
         let name = PeerName::new(platform, Role::Agent, "probe")?;
         let left = issuing.expires().duration_since(now).unwrap_or_default();
         if left.is_zero() {
@@ -254,7 +258,7 @@ mod tests {
         assert_eq!(mode(&own.join(AUTHORITY_KEY_FILE)), 0o600);
         assert_eq!(mode(&keys.join(ISSUING_KEY_FILE)), 0o600);
         let authority = Authority::load(&own).unwrap();
-        let loaded = Issuing::load(&keys, authority.certificate()).unwrap();
+        let loaded = Issuing::load(&keys, authority.certificate(), SystemTime::now()).unwrap();
         assert_eq!((loaded.platform(), authority.platform()), (PLATFORM, PLATFORM));
         for (end, whole) in [(authority.expires(), AUTHORITY_VALIDITY), (loaded.expires(), ISSUING_VALIDITY)]
         {
@@ -365,7 +369,7 @@ mod tests {
         let (directory, _) = created();
         other(&directory);
         let own = Authority::load(&directory.path().join("authority")).unwrap();
-        let refused = Issuing::load(&directory.path().join("other"), own.certificate());
+        let refused = Issuing::load(&directory.path().join("other"), own.certificate(), SystemTime::now());
         assert!(matches!(refused, Err(AuthorityError::Refused(_))), "{refused:?}");
     }
 

@@ -10,7 +10,6 @@ use rootcast::protocol::Opening;
 use rootcast_replica::joining::ask;
 use rootcast_transport::{Code, Endpoint, PeerFault, Receiver, Sender, TransportError, Unproven};
 use std::sync::Arc;
-use std::time::SystemTime;
 use tokio::sync::Semaphore;
 
 /// Who answers requests.
@@ -40,8 +39,10 @@ impl Answers {
             Self::Here { membership, room } => {
                 let Ok(_room) = room.acquire().await else { return JoinAnswer::Unavailable };
                 let membership = membership.clone();
-                let work = move || membership.answer(&request, SystemTime::now());
-                tokio::task::spawn_blocking(work).await.unwrap_or(JoinAnswer::Unavailable)
+                let machine = membership.machine().clone();
+                let now = machine.now();
+                let work = move || membership.answer(&request, now);
+                machine.blocking(work).await.unwrap_or(JoinAnswer::Unavailable)
             }
             Self::Parents(parents) => match parents.room.try_acquire() {
                 Ok(_room) => pass_on(parents, &request).await,

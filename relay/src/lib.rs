@@ -25,5 +25,5 @@ mod status;
 
 pub use config::{HttpCache, HttpsAddress, RelayConfig};
 pub use error::RelayError;
-pub use server::{RelayEvent, run};
+pub use server::{RelayEvent, run, run_on};
 pub use start::start;

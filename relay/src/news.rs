@@ -63,6 +63,7 @@ impl Told {
                 }
             }
             tokio::select! {
+                biased;
                 changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
                 changed = head.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
                 document = denied(&mut denials) => {

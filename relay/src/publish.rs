@@ -27,14 +27,15 @@ pub(crate) async fn apply_trust(
         return Ok(TrustApplied::Refused(reason.into()));
     }
     let trust = shared.trust.clone();
-    let offered = tokio::task::spawn_blocking(move || {
+    let machine = trust.machine().clone();
+    let offered = machine.blocking(move || {
         // It would be in force, and nothing could be published any more.
         if Trust::unverified(&document)?.0.expires <= trust.now([]) {
             return Err(TrustError::Unsound("it has expired before it was brought; propose it anew").into());
         }
         trust.offer(&document)
     });
-    match offered.await.map_err(|_| ReplicaError::Stopped)? {
+    match offered.await? {
         Ok(new) => {
             let (version, by) = (shared.trust.version(), connection.peer().to_string());
             if new {
@@ -121,8 +122,8 @@ async fn judge(
     // One at a time: of two that race, the second finds the first's release in its way.
     let _turn = shared.publishing.lock().await;
     let taking = replica.clone();
-    let outcome = tokio::task::spawn_blocking(move || taking.receive(&update, &Interest::All, Rule::Origin));
-    match outcome.await.map_err(|_| ReplicaError::Stopped)? {
+    let taken = move || taking.receive(&update, &Interest::All, Rule::Origin);
+    match replica.machine().blocking(taken).await? {
         Ok(Received::Held(held)) => {
             let accepted: Accepted = held.accepted();
             let publisher = connection.peer().to_string();

@@ -22,8 +22,7 @@ use rootcast::protocol::{HostState, HostStatus, Interest};
 use rootcast_replica::durable::{self, PUBLIC};
 use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::renewal::{ask_parents, is_past_half, keep_renewed, renew};
-use rootcast_replica::{Follow, FollowEvent, Member, Replica, ReplicaError, Tending, Trusted, follow};
-use rootcast_store::{DiskStore, Store};
+use rootcast_replica::{Follow, FollowEvent, Machine, Member, Replica, System, Tending, Trusted, follow};
 use rootcast_transport::https::HttpsListener;
 use rootcast_transport::{
     Arrival, Code, Connection, Endpoint, Handshake, Identity, PeerName, TransportError,
@@ -36,7 +35,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -159,18 +157,31 @@ pub async fn run(
     events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RelayError> {
-    let (member, membership) = open_member(&config).await?;
+    run_on(Arc::new(System), config, events, shutdown).await
+}
+
+/// As [`run`], on another machine than this process's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    machine: Arc<dyn Machine>,
+    config: RelayConfig,
+    events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RelayError> {
+    let (member, membership) = open_member(&machine, &config).await?;
     let mut replicas = BTreeMap::new();
     for channel in &config.channels {
         let directory = config.state.join("channels").join(channel.as_str().replace('/', "%"));
-        let store: Arc<dyn Store> = Arc::new(DiskStore::open(&directory)?);
+        let store = machine.store(&directory)?;
         let replica =
             Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
         replicas.insert(channel.clone(), Arc::new(replica));
     }
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
-    let endpoint = Endpoint::listen(&member.identity, config.listen)?;
-    let https = listen_https(&config, &member.identity, endpoint.local_addr()?).await?;
+    let endpoint = machine.listen(&member.identity, config.listen)?;
+    let https = listen_https(&*machine, &config, &member.identity, endpoint.local_addr()?)?;
     let shared = Arc::new(Shared {
         name: member.identity.name().name().to_owned(),
         is_origin: config.parents.is_empty(),
@@ -204,7 +215,8 @@ pub async fn run(
         }
         look_at_denied(&shared, &membership).await?;
         tasks.spawn(enforce(shared.clone(), membership.clone()));
-        tasks.spawn(keep_renewed(config.identity.clone(), adopting(&endpoint, &https), move |own, _| {
+        let adopt = adopting(&endpoint, &https);
+        tasks.spawn(keep_renewed(machine.clone(), config.identity.clone(), adopt, move |own, _| {
             let membership = membership.clone();
             async move { renew_itself(&membership, own).await }
         }));
@@ -216,15 +228,12 @@ pub async fn run(
             }
         }
     } else {
-        let (dialling, parents) = (endpoint.clone(), config.parents.clone());
-        tasks.spawn(keep_renewed(
-            config.identity.clone(),
-            adopting(&endpoint, &https),
-            move |own, request| {
-                let (dialling, parents) = (dialling.clone(), parents.clone());
-                async move { ask_parents(&dialling, &parents, &own, request).await }
-            },
-        ));
+        let (dialling, parents, clock) = (endpoint.clone(), config.parents.clone(), machine.clone());
+        let adopt = adopting(&endpoint, &https);
+        tasks.spawn(keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
+            let (dialling, parents, now) = (dialling.clone(), parents.clone(), clock.now());
+            async move { ask_parents(&dialling, &parents, &own, now, request).await }
+        }));
         for replica in shared.replicas.values() {
             tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));
         }
@@ -237,8 +246,9 @@ pub async fn run(
     tracing::info!(%name, %address, https = ?over_https, origin = shared.is_origin, "serving");
     (shared.events)(RelayEvent::Ready { name, address, https: over_https });
     tokio::select! {
-        () = accept(&shared, &endpoint) => {}
+        biased;
         () = shutdown => {}
+        () = accept(&shared, &endpoint) => {}
     }
     tracing::info!("stopping");
     endpoint.close(Code::LEAVING, "the relay is stopping");
@@ -250,16 +260,17 @@ pub async fn run(
 }
 
 /// Opens the socket for HTTPS. One that nobody asked for by address may be taken; then there is none.
-async fn listen_https(
+fn listen_https(
+    machine: &dyn Machine,
     config: &RelayConfig,
     identity: &Identity,
     quic: SocketAddr,
 ) -> Result<Option<HttpsListener>, RelayError> {
     match config.https {
         HttpsAddress::Off => Ok(None),
-        HttpsAddress::At(address) => Ok(Some(HttpsListener::listen(identity, address).await?)),
-        HttpsAddress::Beside => match HttpsListener::listen(identity, quic).await {
-            Ok(listener) => Ok(Some(listener)),
+        HttpsAddress::At(address) => Ok(machine.listen_https(identity, address)?),
+        HttpsAddress::Beside => match machine.listen_https(identity, quic) {
+            Ok(listener) => Ok(listener),
             Err(error) => {
                 tracing::warn!(%error, "no HTTPS here; `https` in relay.toml gives it another address, or turns it off");
                 Ok(None)
@@ -282,20 +293,23 @@ fn adopting(
 
 /// Loads who we are. An origin whose certificate is past half of its life renews it
 /// before it serves: the members whose certificates ended with it can then renew theirs.
-async fn open_member(config: &RelayConfig) -> Result<(Member, Option<Arc<Membership>>), RelayError> {
-    let member = Member::load(&config.identity, &config.state)?;
+async fn open_member(
+    machine: &Arc<dyn Machine>,
+    config: &RelayConfig,
+) -> Result<(Member, Option<Arc<Membership>>), RelayError> {
+    let member = Member::load_on(machine.clone(), &config.identity, &config.state)?;
     let Some(keys) = &config.keys else { return Ok((member, None)) };
     let membership = Membership::open(&config.state, keys, &member.identity, member.trust.clone())?;
     let membership = Arc::new(membership);
-    if !is_past_half(&member.identity, SystemTime::now()) {
+    if !is_past_half(&member.identity, machine.now()) {
         return Ok((member, Some(membership)));
     }
-    renew(&config.identity, SystemTime::now(), |own, _| renew_itself(&membership, own)).await?;
-    Ok((Member::load(&config.identity, &config.state)?, Some(membership)))
+    renew(&config.identity, machine.now(), |own, _| renew_itself(&membership, own)).await?;
+    Ok((Member::load_on(machine.clone(), &config.identity, &config.state)?, Some(membership)))
 }
 
 async fn renew_itself(membership: &Membership, own: Identity) -> Result<JoinAnswer, JoinFailure> {
-    membership.answer_itself(&own, SystemTime::now()).map_err(|error| {
+    membership.answer_itself(&own, membership.machine().now()).map_err(|error| {
         tracing::error!(%error, "the origin could not certify itself");
         JoinFailure::Unavailable { tried: "this origin itself".into() }
     })
@@ -324,9 +338,9 @@ async fn enforce(shared: Arc<Shared>, membership: Arc<Membership>) {
 }
 
 async fn look_at_denied(shared: &Shared, membership: &Arc<Membership>) -> Result<(), RelayError> {
-    let membership = membership.clone();
-    let looked = tokio::task::spawn_blocking(move || membership.denials(SystemTime::now()));
-    let (denied, document) = looked.await.map_err(|_| ReplicaError::Stopped)??;
+    let (machine, membership) = (membership.machine(), membership.clone());
+    let now = machine.now();
+    let (denied, document) = machine.blocking(move || membership.denials(now)).await??;
     shared.denied.replace(denied);
     shared.denials.send_if_modified(|held| {
         let changes = held.as_ref() != Some(&document);
@@ -338,7 +352,7 @@ async fn look_at_denied(shared: &Shared, membership: &Arc<Membership>) -> Result
 
 /// The origin's record, with its start in it.
 fn audit(config: &RelayConfig, member: &Member) -> Result<Audit, RelayError> {
-    let audit = Audit::open(&config.state)?;
+    let audit = Audit::open(member.trust.machine().clone(), &config.state)?;
     let trust = member.trust.newest();
     audit.record(ORIGIN, &Event::Start(trust.trust().version, trust.hash().to_string()));
     tracing::info!(newest = %audit.newest(), "the audit record; note this hash elsewhere");
@@ -429,13 +443,14 @@ async fn accept(shared: &Arc<Shared>, endpoint: &Endpoint) {
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            Some(_) = children.join_next() => {}
             handshake = endpoint.accept() => {
                 let Some(handshake) = handshake else { break };
                 if children.len() < MAX_CHILDREN {
                     children.spawn(welcome(shared.clone(), handshake));
                 }
             }
-            Some(_) = children.join_next() => {}
         }
     }
 }

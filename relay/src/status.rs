@@ -4,8 +4,8 @@ use rootcast::limits::{MAX_STATUS_ROWS, OFFLINE_KEPT};
 use rootcast::protocol::{HostState, HostStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Rows by child and channel, folded into one report after each change.
 pub(crate) struct Statuses {

@@ -13,6 +13,7 @@ use rootcast::join::JoinAnswer;
 use rootcast::limits::{MAX_FRAME, RENEWAL_GRACE};
 use rootcast::member::Role;
 use rootcast::protocol::Opening;
+use rootcast_replica::System;
 use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::renewal::{ask_parents, due, is_past_half, renew};
 use rootcast_transport::{CloseReason, Code, Connection, Endpoint, Identity, TransportError};
@@ -37,7 +38,7 @@ async fn renewed(directory: &Path, at: &Running) -> Result<Identity, JoinFailure
     let parents = [at.address.to_string()];
     let ask = |own: Identity, request| {
         let (endpoint, parents) = (endpoint.clone(), parents.clone());
-        async move { ask_parents(&endpoint, &parents, &own, request).await }
+        async move { ask_parents(&endpoint, &parents, &own, SystemTime::now(), request).await }
     };
     soon(renew(directory, SystemTime::now(), ask)).await
 }
@@ -121,7 +122,7 @@ fn j_30_a_renewal_is_due_after_half_of_its_life_and_a_little() {
     let identity = aged(&house, "web-1", Duration::ZERO, 7 * DAY);
     let life = identity.expires().duration_since(identity.begins()).unwrap();
     for _ in 0..100 {
-        let at = due(&identity).duration_since(identity.begins()).unwrap();
+        let at = due(&System, &identity).duration_since(identity.begins()).unwrap();
         assert!(at >= life / 2 && at <= life / 2 + life / 10, "{at:?}");
     }
     let half = identity.begins() + life / 2;

@@ -57,6 +57,7 @@ pub async fn signalled() {
         return std::future::pending().await;
     };
     tokio::select! {
+        biased;
         _ = terminate.recv() => {}
         _ = hang_up.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -6,7 +6,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// The mode of a file with a secret.
 pub const PRIVATE: u32 = 0o600;
@@ -58,16 +57,16 @@ fn parent(path: &Path) -> &Path {
 
 /// A name of its own each time, so that what a crash left behind is not in the way;
 /// no name of a member or id begins so.
-fn temporary(path: &Path) -> PathBuf {
-    let unique = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let unique = getrandom::u64().map_err(io::Error::other)?;
     let mut name = OsString::from("~");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.{}", std::process::id(), unique.as_nanos()));
-    path.with_file_name(name)
+    name.push(format!(".{unique:016x}"));
+    Ok(path.with_file_name(name))
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32, flags: RenameFlags) -> io::Result<()> {
-    let temporary = temporary(path);
+    let temporary = temporary(path)?;
     // The mode is set as the file is made: there is no moment at which others can open it.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     let outcome = file

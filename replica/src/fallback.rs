@@ -1,11 +1,12 @@
 //! Where QUIC reaches no parent, since something on the way lets no UDP through:
 //! the same parents over HTTPS, until QUIC reaches one again (specs/http.md, HT-30 to HT-34).
 
-use crate::follow::{Follow, FollowEvent, jitter};
-use crate::https;
+use crate::follow::{Follow, FollowEvent};
+use crate::{Machine, https};
 use rootcast::limits::{FALLBACK_AFTER, PROBE_FIRST, PROBE_MAX, RETRY_FIRST, RETRY_MAX};
 use rootcast_transport::https::HttpsDialer;
 use rootcast_transport::{Code, Endpoint};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -38,9 +39,11 @@ pub(crate) async fn instead(follow: &mut Follow, reached: Instant) -> bool {
     else {
         return false;
     };
-    let probing = probe(follow.endpoint.clone(), follow.parents.clone(), fallback.probe);
+    let machine = follow.replica.machine().clone();
+    let probing = probe(machine, follow.endpoint.clone(), follow.parents.clone(), fallback.probe);
     let events = follow.events.clone();
     tokio::select! {
+        biased;
         address = probing => {
             (events)(FollowEvent::Returned { address });
             true
@@ -84,17 +87,22 @@ async fn rounds(follow: &mut Follow, dialer: &HttpsDialer, reached: Instant) {
         if !answered {
             return;
         }
-        tokio::time::sleep(jitter(wait)).await;
+        tokio::time::sleep(follow.replica.machine().jitter(wait)).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
 }
 
 /// Waits until QUIC reaches one of the parents, and says which. Rarely, and at times of
 /// its own: hosts behind one blocked way must not knock together.
-async fn probe(endpoint: Endpoint, parents: Vec<String>, first: Duration) -> String {
+async fn probe(
+    machine: Arc<dyn Machine>,
+    endpoint: Endpoint,
+    parents: Vec<String>,
+    first: Duration,
+) -> String {
     let mut wait = first;
     loop {
-        tokio::time::sleep(jitter(wait)).await;
+        tokio::time::sleep(machine.jitter(wait)).await;
         wait = (wait * 2).min(PROBE_MAX);
         for address in &parents {
             match endpoint.connect(address).await {

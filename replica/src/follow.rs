@@ -2,7 +2,6 @@
 //! when it is lost, the next one.
 
 use crate::fallback::{self, Fallback};
-use crate::repair::blocking;
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
@@ -14,7 +13,6 @@ use rootcast::protocol::{
 };
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// What happens while a parent is followed.
@@ -120,22 +118,15 @@ pub async fn follow(mut follow: Follow) {
             wait = RETRY_FIRST;
             continue;
         }
-        tokio::time::sleep(jitter(wait)).await;
+        tokio::time::sleep(follow.replica.machine().jitter(wait)).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
-}
-
-/// A wait of between half and all of `wait`, so that children that lost one
-/// parent together do not come back together.
-pub(crate) fn jitter(wait: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    wait / 2 + wait.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0)
 }
 
 /// Re-hashes the store once, so that damage is healed before it is needed.
 async fn look_for_damage(replica: &Arc<Replica>) {
     let looked = replica.clone();
-    let outcome = blocking(move || {
+    let outcome = replica.blocking(move || {
         let damage = looked.find_damage()?;
         if !damage.is_empty() {
             looked.restore_records(&damage)?;
@@ -196,13 +187,13 @@ async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<()
     };
     let replica = follow.replica.clone();
     let offered = document.clone();
-    let outcome = match blocking(move || replica.accept_head(&offered)).await {
+    let outcome = match follow.replica.blocking(move || replica.accept_head(&offered)).await {
         // Signed by a key that we do not know yet?
         Err(error) if error.is_trust() && follow.replica.trust().fetch(connection).await? => {
             (follow.events)(FollowEvent::Trust { version: follow.replica.trust().version() });
             tracing::debug!(%error, "a head needed a newer version of trust");
             let replica = follow.replica.clone();
-            blocking(move || replica.accept_head(&document)).await
+            follow.replica.blocking(move || replica.accept_head(&document)).await
         }
         outcome => outcome,
     };
@@ -235,6 +226,7 @@ pub(crate) async fn behind(replica: &Replica) {
             }
         };
         tokio::select! {
+            biased;
             () = wait => return,
             _ = news.0.changed() => {}
             _ = news.1.changed() => {}
@@ -253,18 +245,9 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
     tokio::pin!(behind);
     loop {
         tokio::select! {
-            stream = connection.accept_uni() => {
-                let mut stream = stream?;
-                let peer = connection.peer().to_string();
-                let pushed = receive_update(peer, &mut stream).await?;
-                if let Some(pushed) = pushed {
-                    let bytes = stream.bytes();
-                    if pushed.subscription() == control.number {
-                        let update = replica.rebuild(pushed);
-                        take_in(follow, connection, update, bytes).await?;
-                    }
-                }
-            }
+            biased;
+            () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
+            () = &mut behind => return Err(ReplicaError::Withheld),
             changed = follow.interest.changed() => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
                 control = subscribe(follow, connection, control.number + 1).await?;
@@ -288,12 +271,23 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                     return Err(error);
                 }
             }
-            () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
-            () = &mut behind => return Err(ReplicaError::Withheld),
             news = control.receiver.receive_message::<News>(MAX_NEWS) => match news? {
                 Some(news) => hear(follow, connection, news).await?,
                 None => return Ok(()),
             },
+            // The last: a parent that sends without end keeps nothing else from being done.
+            stream = connection.accept_uni() => {
+                let mut stream = stream?;
+                let peer = connection.peer().to_string();
+                let pushed = receive_update(peer, &mut stream).await?;
+                if let Some(pushed) = pushed {
+                    let bytes = stream.bytes();
+                    if pushed.subscription() == control.number {
+                        let update = replica.rebuild(pushed);
+                        take_in(follow, connection, update, bytes).await?;
+                    }
+                }
+            }
         }
     }
 }
@@ -394,7 +388,7 @@ async fn attempt(
     let update = Arc::new(update);
     for _ in 0..MAX_REPAIR_ROUNDS {
         let (taking, update, interest) = (replica.clone(), update.clone(), interest.clone());
-        let outcome = blocking(move || taking.receive(&update, &interest, Rule::Follow));
+        let outcome = replica.blocking(move || taking.receive(&update, &interest, Rule::Follow));
         match outcome.await {
             Ok(Received::Held(held)) => {
                 let number = held.accepted().number;

@@ -3,7 +3,6 @@
 
 use crate::follow::{Follow, FollowEvent, behind};
 use crate::objects::Objects;
-use crate::repair::blocking;
 use crate::{Held, Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
@@ -122,6 +121,7 @@ pub(crate) async fn session(
     follow.interest.mark_unchanged();
     loop {
         tokio::select! {
+            biased;
             (waiting, answer) = &mut polling => {
                 let answer = answer?;
                 hear(follow, &mut parent, &answer, &mut latest).await?;
@@ -180,7 +180,7 @@ async fn hear(
         // Where there is a newer one already, that is the next news.
         if let Some(document) = parent.get(resource, MAX_DOCUMENT, ANSWER_WAIT).await? {
             let taking = replica.clone();
-            match blocking(move || taking.accept_head(&document)).await {
+            match replica.blocking(move || taking.accept_head(&document)).await {
                 Err(error @ (ReplicaError::Head(_) | ReplicaError::Verify(_))) => {
                     tracing::error!(%error, parent = %parent.connection.peer(), "ALARM: a head is refused");
                     (follow.events)(FollowEvent::Failed { reason: error.to_string() });
@@ -209,7 +209,7 @@ async fn update_trust(follow: &Follow, parent: &mut Parent, version: u64) -> Res
         let next = Resource::Trust(trusted.version() + 1);
         let Some(document) = parent.get(next, MAX_DOCUMENT, ANSWER_WAIT).await? else { return Ok(()) };
         let taking = trusted.clone();
-        match blocking(move || taking.offer(&document)).await {
+        match follow.replica.blocking(move || taking.offer(&document)).await {
             Ok(true) => (follow.events)(FollowEvent::Trust { version: trusted.version() }),
             Ok(false) => return Ok(()),
             Err(error) if parent.caches == Caches::Avoided => return Err(error),
@@ -280,7 +280,7 @@ async fn attempt(
     let update = Arc::new(update);
     for _ in 0..MAX_REPAIR_ROUNDS {
         let (taking, update, interest) = (replica.clone(), update.clone(), interest.clone());
-        let outcome = blocking(move || taking.receive(&update, &interest, Rule::Follow));
+        let outcome = replica.blocking(move || taking.receive(&update, &interest, Rule::Follow));
         match outcome.await {
             Ok(Received::Held(held)) => {
                 let number = held.accepted().number;

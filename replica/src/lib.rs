@@ -16,6 +16,7 @@ mod follow;
 mod heads;
 mod https;
 pub mod joining;
+mod machine;
 mod member;
 mod objects;
 mod outgoing;
@@ -33,6 +34,7 @@ pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use fallback::Fallback;
 pub use follow::{Follow, FollowEvent, follow};
+pub use machine::{Machine, System};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
 pub use outgoing::Outgoing;
 use outgoing::Prepared;
@@ -221,6 +223,10 @@ impl Replica {
     pub fn channel(&self) -> &ChannelName {
         &self.channel
     }
+    /// The machine that it is on.
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        self.trust.machine()
+    }
     /// The platform's trust.
     pub fn trust(&self) -> &Arc<Trusted> {
         &self.trust
@@ -307,6 +313,14 @@ impl Replica {
             }
         };
         Some(Update { head, edits })
+    }
+
+    /// Runs work that may wait for the disk where it may.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
+    ) -> Result<T, ReplicaError> {
+        self.machine().blocking(work).await?
     }
 
     /// Where this replica stands, as it tells a parent. Bundles count as whole

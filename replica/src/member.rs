@@ -1,5 +1,6 @@
 //! A process's place in a platform: its identity, and the trust it pins.
 
+use crate::machine::{Machine, System};
 use crate::trusted::Trusted;
 use rootcast::id::{AuthorityHash, ParseIdError, TrustHash};
 use rootcast::limits::MAX_DOCUMENT;
@@ -77,8 +78,16 @@ impl Member {
     /// # Errors
     /// [`MemberError`], which names the file.
     pub fn load(directory: &Path, state: &Path) -> Result<Self, MemberError> {
+        Self::load_on(Arc::new(System), directory, state)
+    }
+
+    /// As [`Member::load`], on another machine than this process's.
+    ///
+    /// # Errors
+    /// As [`Member::load`].
+    pub fn load_on(machine: Arc<dyn Machine>, directory: &Path, state: &Path) -> Result<Self, MemberError> {
         let identity = Identity::load(directory)?;
-        let trust = Trusted::open(directory, state)?;
+        let trust = Trusted::open_on(machine, directory, state)?;
         check_authority(&identity, &trust.chain(), directory)?;
         let fingerprint = trust.chain().fingerprint();
         Ok(Self { identity, fingerprint, trust })

@@ -1,6 +1,5 @@
 //! Serving a child: what it lacks, from where it stands.
 
-use crate::repair::blocking;
 use crate::{Fresh, Held, Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
@@ -145,7 +144,7 @@ impl Replica {
         if let Some(at) = target.older {
             // Read and verified anew: not on the thread that serves this child's siblings.
             let replica = self.clone();
-            let before = blocking(move || replica.release(at.number)).await.ok().flatten();
+            let before = self.blocking(move || replica.release(at.number)).await.ok().flatten();
             target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
         }
         let made = self.prepare(&target, &key).await?.map(Arc::new);
@@ -342,7 +341,7 @@ impl Replica {
     /// The log's edit that made this leaf.
     async fn logged(self: &Arc<Self>, leaf: &BundleLeaf) -> Result<Option<Bytes>, ReplicaError> {
         let (replica, name, sequence) = (self.clone(), leaf.name.clone(), leaf.sequence);
-        blocking(move || Ok(replica.store.edit(&name, sequence)?)).await
+        self.blocking(move || Ok(replica.store.edit(&name, sequence)?)).await
     }
 
     /// An edit between two trees that the store holds.
@@ -354,7 +353,8 @@ impl Replica {
     ) -> Result<Bytes, ReplicaError> {
         let replica = self.clone();
         let make = async move {
-            let encoding = tokio::task::spawn_blocking(move || {
+            let machine = replica.machine().clone();
+            let encoding = machine.blocking(move || {
                 let source: &dyn ObjectSource = &*replica.store;
                 edit::encode_with((source, from), (source, to), effort).inspect_err(|error| {
                     if error.refetch().is_some() {

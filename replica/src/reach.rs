@@ -3,7 +3,6 @@
 //! A hash that somebody has learnt is no leave to read: what is asked for must
 //! lie in the tree of a bundle that the reader may have (specs/wire.md, W-35, W-47).
 
-use crate::repair::blocking;
 use crate::{Held, Replica, ReplicaError};
 use rootcast::id::{NodeId, ObjectId};
 use rootcast::limits::{KEPT_REACHES, MAX_OBJECTS_ANSWER, MAX_OBJECTS_PER_REQUEST};
@@ -74,24 +73,25 @@ impl Replica {
     ) -> Result<bool, ReplicaError> {
         let (replica, reader) = (self.clone(), reader.clone());
         // Up to the whole answer is read, unpacked and hashed: no child's siblings wait for that.
-        let (found, sizes, mut pieces) = blocking(move || {
-            let root = replica.root_of(&reader, &request);
-            let objects: &dyn ObjectSource = &*replica.store;
-            // A tree that is damaged here cannot say what belongs to it; another parent can.
-            let reach = root.and_then(|root| replica.reaches.of(objects, root).ok());
-            let mut left = MAX_OBJECTS_ANSWER;
-            let (mut sizes, mut pieces) = (Vec::new(), Vec::new());
-            for id in request.objects.iter().take(MAX_OBJECTS_PER_REQUEST) {
-                let belongs = reach.as_ref().is_some_and(|reach| reach.contains(&half(id)));
-                let bytes = belongs.then(|| objects.read(id).ok()).flatten();
-                let bytes = bytes.filter(|bytes| bytes.len() as u64 <= left);
-                sizes.push(bytes.as_ref().map(|bytes| bytes.len() as u64));
-                left -= bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-                pieces.extend(bytes);
-            }
-            Ok((root.is_some(), sizes, pieces))
-        })
-        .await?;
+        let (found, sizes, mut pieces) = self
+            .blocking(move || {
+                let root = replica.root_of(&reader, &request);
+                let objects: &dyn ObjectSource = &*replica.store;
+                // A tree that is damaged here cannot say what belongs to it; another parent can.
+                let reach = root.and_then(|root| replica.reaches.of(objects, root).ok());
+                let mut left = MAX_OBJECTS_ANSWER;
+                let (mut sizes, mut pieces) = (Vec::new(), Vec::new());
+                for id in request.objects.iter().take(MAX_OBJECTS_PER_REQUEST) {
+                    let belongs = reach.as_ref().is_some_and(|reach| reach.contains(&half(id)));
+                    let bytes = belongs.then(|| objects.read(id).ok()).flatten();
+                    let bytes = bytes.filter(|bytes| bytes.len() as u64 <= left);
+                    sizes.push(bytes.as_ref().map(|bytes| bytes.len() as u64));
+                    left -= bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                    pieces.extend(bytes);
+                }
+                Ok((root.is_some(), sizes, pieces))
+            })
+            .await?;
         pieces.insert(0, frame_of(&ObjectsAnswer(sizes))?);
         sender.send_all(&mut pieces).await?;
         sender.finish()?;

@@ -1,7 +1,7 @@
 //! Renewing certificates: each member its own, in time (specs/join.md, J-30 to J-32).
 
+use crate::Machine;
 use crate::durable::{self, PRIVATE};
-use crate::follow::jitter;
 use crate::joining::{JoinFailure, ask, failed, seconds, signed};
 use bytes::Bytes;
 use rootcast::codec::{self, CodecError};
@@ -12,17 +12,15 @@ use rootcast_transport::https::{Ask, Caches, HttpsDialer};
 use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity, Joiner, TransportError};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-/// Longest sleep before the clock is looked at again: it may have been set.
-const LOOK: Duration = Duration::from_secs(3600);
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// When a certificate is to be renewed: after half of its life, and up to a tenth
 /// of it later, so that members that joined together do not renew together.
-pub fn due(identity: &Identity) -> SystemTime {
+pub fn due(machine: &dyn Machine, identity: &Identity) -> SystemTime {
     let life = identity.expires().duration_since(identity.begins()).unwrap_or_default();
     // Between half and all of a tenth.
-    identity.begins() + life / 2 + jitter(life / 10)
+    identity.begins() + life / 2 + machine.jitter(life / 10)
 }
 
 /// Whether half of a certificate's life is over.
@@ -78,9 +76,10 @@ pub async fn ask_parents(
     endpoint: &Endpoint,
     parents: &[String],
     identity: &Identity,
+    now: SystemTime,
     request: Bytes,
 ) -> Result<JoinAnswer, JoinFailure> {
-    let is_good = identity.expires() > SystemTime::now();
+    let is_good = identity.expires() > now;
     let mut last = Err(JoinFailure::Unavailable { tried: parents.join(", ") });
     for address in parents {
         let connecting = async {
@@ -109,10 +108,11 @@ pub async fn ask_over_https(
     dialer: &HttpsDialer,
     parents: &[String],
     identity: &Identity,
+    now: SystemTime,
     request: Bytes,
 ) -> Result<JoinAnswer, JoinFailure> {
     let nameless;
-    let dialer = if identity.expires() > SystemTime::now() {
+    let dialer = if identity.expires() > now {
         dialer
     } else {
         nameless = HttpsDialer::nameless(identity)?;
@@ -143,6 +143,7 @@ pub async fn ask_over_https(
 /// Keeps the certificate of a running member good until the future is dropped; `ask`
 /// is as for [`renew`]. What is renewed is written, and `adopt` has it used for new connections.
 pub async fn keep_renewed<F>(
+    machine: Arc<dyn Machine>,
     directory: PathBuf,
     adopt: impl Fn(&Identity) -> Result<(), TransportError>,
     ask: impl Fn(Identity, Bytes) -> F,
@@ -152,33 +153,23 @@ pub async fn keep_renewed<F>(
     let mut wait = RENEWAL_RETRY_FIRST;
     loop {
         if let Ok(identity) = Identity::load(&directory) {
-            sleep_until(due(&identity)).await;
+            machine.sleep_until(due(&*machine, &identity)).await;
         }
-        let outcome = renew(&directory, SystemTime::now(), &ask).await;
+        let outcome = renew(&directory, machine.now(), &ask).await;
         match outcome.and_then(|renewed| Ok(adopt(&renewed).map(|()| renewed)?)) {
             Ok(renewed) => {
                 wait = RENEWAL_RETRY_FIRST;
                 tracing::info!(name = %renewed.name(), "our certificate was renewed");
                 // The origin may hold ours for young still, where the clocks differ.
-                if due(&renewed) <= SystemTime::now() {
-                    tokio::time::sleep(jitter(RENEWAL_RETRY_MAX)).await;
+                if due(&*machine, &renewed) <= machine.now() {
+                    tokio::time::sleep(machine.jitter(RENEWAL_RETRY_MAX)).await;
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "our certificate could not be renewed; trying again");
-                tokio::time::sleep(jitter(wait)).await;
+                tokio::time::sleep(machine.jitter(wait)).await;
                 wait = (wait * 2).min(RENEWAL_RETRY_MAX);
             }
         }
-    }
-}
-
-/// Waits until the clock shows a time, however often it is set meanwhile.
-pub async fn sleep_until(time: SystemTime) {
-    while let Ok(left) = time.duration_since(SystemTime::now()) {
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left.min(LOOK)).await;
     }
 }

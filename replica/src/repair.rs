@@ -86,7 +86,7 @@ impl Replica {
         let mut fetched = 0;
         for _ in 0..MAX_REPAIR_ROUNDS {
             let replica = self.clone();
-            let missing = blocking(move || replica.missing()).await?;
+            let missing = self.blocking(move || replica.missing()).await?;
             if missing.is_empty() {
                 return Ok(fetched);
             }
@@ -97,7 +97,7 @@ impl Replica {
             }
         }
         let replica = self.clone();
-        match blocking(move || replica.missing()).await?.iter().map(|(_, missing)| missing.len()).sum() {
+        match self.blocking(move || replica.missing()).await?.iter().map(|(_, missing)| missing.len()).sum() {
             0 => Ok(fetched),
             left => Err(ReplicaError::Unrepaired(left)),
         }
@@ -138,7 +138,7 @@ impl Replica {
         }
         let count = fetched.len() as u64;
         let replica = self.clone();
-        blocking(move || {
+        self.blocking(move || {
             let _turn = replica.receiving.lock().unwrap_or_else(PoisonError::into_inner);
             let mut batch = replica.store.begin()?;
             for (id, bytes) in fetched {
@@ -236,11 +236,4 @@ impl Replica {
         }
         Ok(())
     }
-}
-
-/// Runs work that may wait for the disk on a thread that may.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
-) -> Result<T, ReplicaError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| ReplicaError::Stopped)?
 }

@@ -3,7 +3,6 @@
 
 use crate::outgoing::Target;
 use crate::reach::half;
-use crate::repair::blocking;
 use crate::{Held, Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
@@ -86,6 +85,7 @@ impl Replica {
                 }
                 // None of the senders ends before this replica.
                 tokio::select! {
+                    biased;
                     _ = held.changed() => {}
                     _ = head.changed() => {}
                     _ = trust.changed() => {}
@@ -114,7 +114,7 @@ impl Replica {
         }
         let replica = self.clone();
         // One that cannot be read is not held: another parent has it.
-        let read = blocking(move || Ok(replica.release(wanted.number).ok().flatten())).await?;
+        let read = self.blocking(move || Ok(replica.release(wanted.number).ok().flatten())).await?;
         let read = read.filter(|held| held.accepted() == wanted).map(Arc::new);
         if let Some(held) = &read {
             self.older.keep(version, held.clone());
@@ -147,7 +147,7 @@ impl Replica {
         let Some(leaf) = held.bundles.leaf(bundle).cloned() else { return Ok(Offered::Absent) };
         let (replica, of) = (self.clone(), held.clone());
         let plan = match reader {
-            Reader::Host(_) => blocking(move || replica.plan(&of)).await?,
+            Reader::Host(_) => self.blocking(move || replica.plan(&of)).await?,
             Reader::Publisher | Reader::Relay => None,
         };
         Ok(match reader.covers(plan.as_deref(), bundle) {
@@ -230,7 +230,7 @@ impl Replica {
             Offered::Forbidden => return Ok(Offered::Forbidden),
         };
         let replica = self.clone();
-        blocking(move || {
+        self.blocking(move || {
             let objects: &dyn ObjectSource = &*replica.store;
             // A tree that is damaged here cannot say what belongs to it; another parent can.
             let belongs = replica.reaches.of(objects, root).is_ok_and(|reach| reach.contains(&half(&object)));

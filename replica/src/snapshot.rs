@@ -3,7 +3,6 @@
 //! A snapshot ages well: what a bundle's newest tree has beyond it follows as
 //! one edit. It is made anew once that edit is worth a fair part of it.
 
-use crate::repair::blocking;
 use crate::{Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::edit::{self, Effort};
@@ -101,7 +100,7 @@ impl Replica {
                 }
             }
             let replica = self.clone();
-            if let Err(error) = blocking(move || replica.collect()).await {
+            if let Err(error) = self.blocking(move || replica.collect()).await {
                 tracing::warn!(channel = %self.channel, %error, "collection failed; nothing is lost");
             }
             if tending == Tending::Serves
@@ -126,7 +125,7 @@ impl Replica {
                 continue;
             }
             let (replica, to) = (self.clone(), leaf.root);
-            let made = blocking(move || {
+            let made = self.blocking(move || {
                 let source: &dyn ObjectSource = &*replica.store;
                 let made = edit::encode_with((source, empty_root()), (source, to), Effort::Best);
                 made.map_err(|error| ReplicaError::edit(&leaf.name, error)).map(|edit| (leaf, edit))

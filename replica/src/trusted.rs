@@ -2,6 +2,7 @@
 //! disk and in memory, and never fewer than before.
 
 use crate::durable::{self, PUBLIC};
+use crate::machine::{Machine, System};
 use crate::member::{FINGERPRINT_FILE, MemberError, TRUST_FILE, read};
 use crate::session::answered;
 use crate::{Replica, ReplicaError};
@@ -14,7 +15,6 @@ use rootcast::trust::{TrustChain, TrustError, VerifiedTrust};
 use rootcast_transport::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// Every version of the platform's trust that this process knows.
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 /// Version 1 lies beside the identity, pinned by its fingerprint; each later
 /// one is a file of the state directory, written durably before it is in force.
 pub struct Trusted {
+    machine: Arc<dyn Machine>,
     directory: Option<PathBuf>,
     chain: watch::Sender<Arc<TrustChain>>,
     taking: Mutex<()>,
@@ -34,6 +35,18 @@ impl Trusted {
     /// # Errors
     /// [`MemberError`], which names the file.
     pub fn open(identity: &Path, state: &Path) -> Result<Arc<Self>, MemberError> {
+        Self::open_on(Arc::new(System), identity, state)
+    }
+
+    /// As [`Trusted::open`], on another machine than this process's.
+    ///
+    /// # Errors
+    /// As [`Trusted::open`].
+    pub fn open_on(
+        machine: Arc<dyn Machine>,
+        identity: &Path,
+        state: &Path,
+    ) -> Result<Arc<Self>, MemberError> {
         let mut chain = Self::pinned(identity)?;
         let directory = state.join("trust");
         loop {
@@ -45,7 +58,7 @@ impl Trusted {
             chain.extend(&document).map_err(|source| MemberError::Trust { path, source })?;
         }
         let chain = watch::Sender::new(Arc::new(chain));
-        Ok(Arc::new(Self { directory: Some(directory), chain, taking: Mutex::default() }))
+        Ok(Arc::new(Self { machine, directory: Some(directory), chain, taking: Mutex::default() }))
     }
 
     /// Version 1 alone, from an identity's directory or a platform's.
@@ -64,9 +77,13 @@ impl Trusted {
     /// What is given, kept in memory only.
     pub fn in_memory(chain: TrustChain) -> Arc<Self> {
         let chain = watch::Sender::new(Arc::new(chain));
-        Arc::new(Self { directory: None, chain, taking: Mutex::default() })
+        Arc::new(Self { machine: Arc::new(System), directory: None, chain, taking: Mutex::default() })
     }
 
+    /// The machine that this process runs on.
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        &self.machine
+    }
     /// All versions.
     pub fn chain(&self) -> Arc<TrustChain> {
         self.chain.borrow().clone()
@@ -86,8 +103,7 @@ impl Trusted {
 
     /// The time to judge by, in seconds since 1970 (specs/documents.md, D-35).
     pub fn now(&self, verified: impl IntoIterator<Item = u64>) -> u64 {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        lower_bound(clock, verified.into_iter().chain([self.newest().trust().issued]))
+        lower_bound(self.machine.seconds(), verified.into_iter().chain([self.newest().trust().issued]))
     }
 
     /// Verifies the next version, makes it durable, and puts it in force. Blocking.
@@ -137,13 +153,12 @@ impl Trusted {
                 return Ok(gained);
             }
             let trusted = self.clone();
-            let took = crate::repair::blocking(move || {
-                documents
-                    .iter()
-                    .take(MAX_TRUST_ANSWER)
-                    .try_fold(false, |took, document: &Bytes| Ok(trusted.offer(document)? || took))
+            let took = self.machine.blocking(move || {
+                documents.iter().take(MAX_TRUST_ANSWER).try_fold(false, |took, document: &Bytes| {
+                    Ok::<_, ReplicaError>(trusted.offer(document)? || took)
+                })
             });
-            if !took.await? {
+            if !took.await?? {
                 return Ok(gained);
             }
             gained = true;

@@ -99,12 +99,14 @@ impl Endpoint {
         Self::over(quic, identity, Caps::STANDARD, false)
     }
 
-    /// Takes a socket and a runtime that are given, instead of the system's.
+    /// Takes a socket and a runtime that are given, instead of the system's. What QUIC
+    /// draws at random, connection ids apart, follows from `seed`: for simulations.
     pub fn with_socket(
         identity: &Identity,
         purpose: Purpose,
         socket: Arc<dyn AsyncUdpSocket>,
         runtime: Arc<dyn Runtime>,
+        seed: [u8; 32],
     ) -> Result<Self, TransportError> {
         let server = match purpose {
             Purpose::Listen => {
@@ -113,7 +115,7 @@ impl Endpoint {
             }
             Purpose::DialOnly => None,
         };
-        let quic = socket::given(server, socket, runtime)
+        let quic = socket::given(identity, server, socket, runtime, seed)
             .map_err(|source| TransportError::Bind { address: socket::ANY, source })?;
         Self::over(quic, identity, Caps::STANDARD, purpose == Purpose::Listen)
     }

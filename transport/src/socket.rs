@@ -72,9 +72,13 @@ pub(crate) fn dialling() -> io::Result<quinn::Endpoint> {
 
 /// Takes a socket and a runtime that are given.
 pub(crate) fn given(
+    identity: &Identity,
     server: Option<ServerConfig>,
     socket: Arc<dyn AsyncUdpSocket>,
     runtime: Arc<dyn Runtime>,
+    seed: [u8; 32],
 ) -> io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new_with_abstract_socket(EndpointConfig::default(), server, socket, runtime)
+    let mut config = if server.is_some() { lasting(identity) } else { EndpointConfig::default() };
+    config.rng_seed(Some(seed));
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)
 }

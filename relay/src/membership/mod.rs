@@ -18,7 +18,7 @@ use rootcast::join::{
 use rootcast::member::{Labels, Role};
 use rootcast::path::MemberName;
 use rootcast::trust::Trust;
-use rootcast_replica::Trusted;
+use rootcast_replica::{Machine, Trusted};
 use rootcast_transport::{Identity, NameError, OwnKey, PeerName};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -117,8 +117,9 @@ impl Membership {
         identity: &Identity,
         trust: Arc<Trusted>,
     ) -> Result<Self, MembershipError> {
-        let issuing = Issuing::load(keys, identity.authority())?;
-        let left = issuing.expires().duration_since(SystemTime::now()).unwrap_or_default();
+        let now = trust.machine().now();
+        let issuing = Issuing::load(keys, identity.authority(), now)?;
+        let left = issuing.expires().duration_since(now).unwrap_or_default();
         if left < ISSUING_WARNING {
             let days = left.as_secs() / 86_400;
             tracing::warn!(
@@ -129,6 +130,11 @@ impl Membership {
         let online = OwnKey::load(&keys.join(ONLINE_KEY_FILE))?;
         let records = Records::of(state);
         Ok(Self { records, issuing, online, trust, audit: OnceLock::new(), turn: Mutex::new(()) })
+    }
+
+    /// The machine that it is on.
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        self.trust.machine()
     }
 
     /// From now on what changes in the membership is recorded there.

@@ -12,7 +12,7 @@ use rootcast::trust::VerifiedTrust;
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
 use rootcast_relay::membership::{Invitation, Membership, ONLINE_KEY_FILE, Records, enrol};
-use rootcast_relay::{RelayConfig, RelayEvent, run};
+use rootcast_relay::{HttpCache, HttpsAddress, RelayConfig, RelayEvent, run};
 use rootcast_replica::joining::{JoinFailure, Joined, Joining, join};
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE, Trusted, durable};
 use rootcast_transport::{Identity, OwnKey, PeerName};
@@ -102,9 +102,19 @@ impl House {
 
     /// Runs the relay whose identity is there. Without parents it is the origin.
     pub async fn run(&self, name: &str, parents: &[&Running]) -> Running {
+        self.run_with(name, parents, HttpCache::Private).await
+    }
+
+    /// The origin, which lets these keep what it serves over HTTPS.
+    pub async fn origin_with(&self, http_cache: HttpCache) -> Running {
+        self.member(Role::Relay, "origin");
+        self.run_with("origin", &[], http_cache).await
+    }
+
+    async fn run_with(&self, name: &str, parents: &[&Running], http_cache: HttpCache) -> Running {
         let config = RelayConfig {
-            https: Default::default(),
-            http_cache: Default::default(),
+            https: HttpsAddress::At((Ipv4Addr::LOCALHOST, 0).into()),
+            http_cache,
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: self.path(name),
             state: self.path(name).join("state"),
@@ -122,8 +132,8 @@ impl House {
             run(config, tell, std::future::pending()).await.unwrap();
         });
         let ready = tokio::time::timeout(DEADLINE, events.recv()).await.expect("ready").unwrap();
-        let RelayEvent::Ready { address, .. } = ready else { panic!("{ready:?}") };
-        Running { address, task }
+        let RelayEvent::Ready { address, https, .. } = ready else { panic!("{ready:?}") };
+        Running { address, https, task }
     }
 
     /// The origin, certified and running.
@@ -156,10 +166,16 @@ impl House {
 
 pub struct Running {
     pub address: SocketAddr,
+    https: Option<SocketAddr>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
+    /// Where it serves HTTPS.
+    pub fn https(&self) -> SocketAddr {
+        self.https.expect("HTTPS")
+    }
+
     /// Ends it, and waits until nothing of it runs any more.
     pub async fn end(mut self) {
         self.task.abort();
@@ -168,7 +184,7 @@ impl Running {
 
     /// A parent that nobody is.
     pub fn nowhere() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 9).into(), task: tokio::spawn(async {}) }
+        Self { address: (Ipv4Addr::LOCALHOST, 9).into(), https: None, task: tokio::spawn(async {}) }
     }
 }
 

@@ -13,7 +13,7 @@ use rootcast::protocol::{
     HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
 };
 use rootcast::reader::Reader;
-use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
+use rootcast_replica::{Fallback, Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -382,12 +382,23 @@ impl Following {
         parents: &[SocketAddr],
         interest: Interest,
     ) -> Self {
+        Self::start_with(endpoint, None, replica, parents, interest)
+    }
+
+    /// As [`Following::start`], with something to fall back to.
+    pub fn start_with(
+        endpoint: &Endpoint,
+        fallback: Option<Fallback>,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
         assert_eq!(*replica.channel(), channel());
         let (told, events) = mpsc::unbounded_channel();
         let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Vec::new()));
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
-            fallback: None,
+            fallback,
             parents: parents.iter().map(SocketAddr::to_string).collect(),
             replica: replica.clone(),
             interest: interest.subscribe(),
@@ -424,6 +435,17 @@ impl Following {
             }
         };
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("waiting for {what}"))
+    }
+
+    /// Waits until a good head is held.
+    pub async fn head_is_fresh(&self) {
+        let mut head = self.replica.watch_head();
+        let wait = async {
+            while !matches!(self.replica.freshness(), rootcast::head::Freshness::Fresh { .. }) {
+                head.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("a good head");
     }
 
     /// Stops, and waits until nothing of it runs any more.

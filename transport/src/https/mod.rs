@@ -48,6 +48,8 @@ pub struct HttpRequest {
     pub target: String,
     /// The entity tags of what the caller has already.
     pub if_none_match: Option<String>,
+    /// Whether caches on the way are to ask anew.
+    pub asks_anew: bool,
     /// Who asks, and how that is known; `None`: it has not said.
     pub caller: Option<(PeerName, Proof)>,
     /// What it brings.

@@ -81,18 +81,20 @@ impl HttpsListener {
     ///
     /// # Errors
     /// When the address cannot be had, or the identity is none of a relay.
-    pub async fn listen(identity: &Identity, address: SocketAddr) -> Result<Self, TransportError> {
-        Self::listen_with(identity, address, HttpCaps::STANDARD).await
+    pub fn listen(identity: &Identity, address: SocketAddr) -> Result<Self, TransportError> {
+        Self::listen_with(identity, address, HttpCaps::STANDARD)
     }
 
-    pub(crate) async fn listen_with(
+    pub(crate) fn listen_with(
         identity: &Identity,
         address: SocketAddr,
         caps: HttpCaps,
     ) -> Result<Self, TransportError> {
         crate::endpoint::may_listen(identity)?;
         let bind = |source| TransportError::BindTcp { address, source };
-        let tcp = Arc::new(TcpListener::bind(address).await.map_err(bind)?);
+        let tcp = std::net::TcpListener::bind(address).map_err(bind)?;
+        tcp.set_nonblocking(true).map_err(bind)?;
+        let tcp = Arc::new(TcpListener::from_std(tcp).map_err(bind)?);
         Ok(Self {
             tcp,
             tls: Arc::new(RwLock::new(tls_of(identity)?)),
@@ -310,13 +312,14 @@ async fn understood(
         None => member.map(|name| (name.clone(), Proof::Certificate)),
     };
     let if_none_match = request.headers().get(IF_NONE_MATCH).and_then(text);
+    let asks_anew = request.headers().get(CACHE_CONTROL).is_some_and(|value| value == "no-cache");
     let body = Limited::new(request.into_body(), MAX_HTTP_BODY);
     let body = match timeout(STREAM_WAIT, body.collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => return Err(StatusCode::PAYLOAD_TOO_LARGE.as_u16()),
         Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.as_u16()),
     };
-    Ok(HttpRequest { verb, target, if_none_match, caller, body })
+    Ok(HttpRequest { verb, target, if_none_match, asks_anew, caller, body })
 }
 
 fn response(answer: HttpAnswer, last: bool) -> Response<Pieces> {

@@ -45,7 +45,7 @@ impl Relay {
     async fn start(identity: &Identity, head_wait: Duration, connections: usize) -> Self {
         let caps =
             crate::https::HttpCaps { connections, strangers: connections / 2, handshakes: 16, head_wait };
-        let listener = HttpsListener::listen_with(identity, loopback(), caps).await.unwrap();
+        let listener = HttpsListener::listen_with(identity, loopback(), caps).unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
         let sees = seen.clone();
         let task = tokio::spawn(async move {
@@ -142,7 +142,7 @@ async fn threat_22_only_a_relay_of_ours_is_asked() {
     let elsewhere = Relay::start(&elsewhere, Duration::from_secs(10), 8).await;
     let error = asked(&dialer, &elsewhere).await.expect_err("of another platform");
     assert!(matches!(error.fault(), Some(PeerFault::OtherPlatform { .. })), "{error}");
-    let agent = HttpsListener::listen(&authority.identity(&Leaf::agent()), loopback()).await;
+    let agent = HttpsListener::listen(&authority.identity(&Leaf::agent()), loopback());
     assert!(matches!(agent, Err(TransportError::MayNotListen { .. })));
 }
 
