@@ -1,6 +1,6 @@
 //! What stands between hosts and a relay: caches of our own making, well or badly
 //! behaved, nginx, and networks that let some of it through.
-#![allow(dead_code)] // each test file uses its own part of this
+#![allow(dead_code, unreachable_pub)] // each test file uses its own part of this
 
 use bytes::Bytes;
 use rootcast_transport::Identity;
@@ -11,10 +11,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 const ASK: Ask = Ask { limit: 1 << 26, wait: Duration::from_secs(20), caches: Caches::Welcome };
@@ -39,7 +38,7 @@ pub enum Habit {
 /// A cache: for children it is a relay, and asks the real one as a relay.
 pub struct Middle {
     pub address: SocketAddr,
-    asked: Arc<AtomicU64>,
+    asked: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -53,14 +52,14 @@ struct Shared {
     upstream: SocketAddr,
     dialer: HttpsDialer,
     habit: Habit,
-    asked: Arc<AtomicU64>,
+    asked: watch::Sender<u64>,
     news: Mutex<Option<Bytes>>,
 }
 
 impl Middle {
     pub async fn start(identity: &Identity, upstream: SocketAddr, habit: Habit) -> Self {
         let listener = HttpsListener::listen(identity, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let (address, asked) = (listener.local_addr().unwrap(), Arc::<AtomicU64>::default());
+        let (address, asked) = (listener.local_addr().unwrap(), watch::Sender::new(0));
         let dialer = HttpsDialer::new(identity).unwrap();
         let shared =
             Arc::new(Shared { upstream, dialer, habit, asked: asked.clone(), news: Mutex::default() });
@@ -79,9 +78,12 @@ impl Middle {
         Self { address, asked, task }
     }
 
-    /// Questions for news so far.
-    pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+    /// Waits until it was asked for news so many times more.
+    pub async fn asked_again(&self, count: u64) {
+        let mut asked = self.asked.subscribe();
+        let wanted = *asked.borrow() + count;
+        let wait = asked.wait_for(|asked| *asked >= wanted);
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("questions").unwrap();
     }
 }
 
@@ -99,7 +101,7 @@ impl Shared {
         let target = request.target;
         let is_news = target.contains("/news");
         if is_news {
-            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.asked.send_modify(|asked| *asked += 1);
         }
         if self.habit == Habit::NotFound && !is_news {
             return HttpAnswer::of_status(404);
@@ -249,7 +251,7 @@ impl Nginx {
         nginx
     }
 
-    /// Lines of its log: the state of the cache, or the status where there is none, and the name asked for.
+    /// Lines of its log: the state of the cache, the status, and the name asked for.
     pub fn log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         text.lines().map(str::to_owned).collect()

@@ -36,6 +36,11 @@ impl Drop for Relay {
 
 async fn tell(seen: &Mutex<Vec<HttpRequest>>, request: HttpRequest) -> HttpAnswer {
     seen.lock().unwrap().push(request.clone());
+    if let Some(has) = request.if_none_match {
+        let tag = Some("\"tag\"".to_owned());
+        let (status, pieces) = if has == "\"tag\"" { (304, Vec::new()) } else { (200, vec!["new".into()]) };
+        return HttpAnswer { status, media_type: "text/plain", tag, keep: Keep::Shared, pieces };
+    }
     let Some((name, proof)) = request.caller else { return HttpAnswer::of_status(401) };
     let pieces = vec![format!("{name} ").into(), format!("{proof:?}").into()];
     HttpAnswer { status: 200, media_type: "text/plain", tag: None, keep: Keep::No, pieces }
@@ -297,4 +302,23 @@ async fn ht_17_an_answer_over_the_limit_is_a_fault_and_a_lost_connection_is_made
     assert!(connection.get(&path(), ASK).await.unwrap().is_some(), "it dials again by itself");
     let error = connection.get(&path(), Ask { limit: 5, ..ASK }).await.expect_err("too large");
     assert!(matches!(error.fault(), Some(PeerFault::TooLarge { limit: 5, .. })), "{error}");
+}
+
+#[tokio::test]
+async fn ht_13_an_answer_says_how_it_may_be_kept_and_what_is_known_is_not_sent_again() {
+    let authority = TestAuthority::new();
+    let agent = authority.identity(&Leaf::agent());
+    let relay = Relay::usual(&authority).await;
+    let conditional =
+        |tag: &str| format!("GET {} HTTP/1.1\r\nhost: x\r\nif-none-match: {tag}\r\n\r\n", path());
+    let new = relay.exchanged(&agent, conditional("\"other\"").as_bytes()).await;
+    assert!(new.starts_with("HTTP/1.1 200") && new.ends_with("\r\n\r\nnew"), "{new}");
+    assert!(new.contains("etag: \"tag\"\r\n"), "{new}");
+    assert!(new.contains("cache-control: public, max-age=31536000, immutable\r\n"), "{new}");
+    let known = relay.exchanged(&agent, conditional("\"tag\"").as_bytes()).await;
+    assert!(known.starts_with("HTTP/1.1 304") && known.ends_with("\r\n\r\n"), "{known}");
+    assert!(known.contains("etag: \"tag\"\r\n") && !known.contains("content-length: 0"), "{known}");
+    let plain =
+        relay.exchanged(&agent, format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", path()).as_bytes()).await;
+    assert!(plain.contains("cache-control: no-store\r\n"), "{plain}");
 }
