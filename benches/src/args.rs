@@ -24,6 +24,11 @@ pub(crate) enum Command {
     Scale(crate::scale::Arguments),
     /// CPU time of handshakes: ours, and the same by bare QUIC, full and resumed
     Handshake(crate::handshake::Handshake),
+    /// CPU time, memory and time to the last of many connected children when something new is pushed
+    Push(crate::push::Push),
+    /// A process that pushes over bare QUIC
+    #[command(hide = true)]
+    Bare(crate::push::Bare),
     /// A process of the platform under measurement
     #[command(hide = true)]
     Member(Member),

@@ -29,7 +29,7 @@ pub(crate) struct Handshake {
     count: u32,
 }
 
-const PROTOCOL: &[u8] = b"rootcast-bench/1";
+pub(crate) const PROTOCOL: &[u8] = b"rootcast-bench/1";
 
 /// CPU time of the server's thread for each handshake, and of the client's.
 struct Costs {
@@ -66,12 +66,12 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(BenchError::io(Path::new("the runtime")))
 }
 
-fn tls(error: impl std::fmt::Display) -> BenchError {
+pub(crate) fn tls(error: impl std::fmt::Display) -> BenchError {
     BenchError::Program { program: "TLS".into(), what: error.to_string() }
 }
 
@@ -168,7 +168,7 @@ fn bare(relay: &Path, host: &Path, count: u32, resumed: bool) -> Result<Costs, B
 }
 
 /// The certificates and the key of an identity's directory, and the authority that it trusts.
-fn credentials(
+pub(crate) fn credentials(
     identity: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, Arc<RootCertStore>), BenchError> {
     let file = |name: &str| -> PathBuf { identity.join(name) };
@@ -181,11 +181,11 @@ fn credentials(
     Ok((chain, key, Arc::new(roots)))
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn server_config(identity: &Path, resumed: bool) -> Result<quinn::ServerConfig, BenchError> {
+pub(crate) fn server_config(identity: &Path, resumed: bool) -> Result<quinn::ServerConfig, BenchError> {
     let (chain, key, roots) = credentials(identity)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(tls)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -203,7 +203,7 @@ fn server_config(identity: &Path, resumed: bool) -> Result<quinn::ServerConfig, 
     Ok(quinn::ServerConfig::with_crypto(Arc::new(quic)))
 }
 
-fn client_config(identity: &Path, resumed: bool) -> Result<quinn::ClientConfig, BenchError> {
+pub(crate) fn client_config(identity: &Path, resumed: bool) -> Result<quinn::ClientConfig, BenchError> {
     let (chain, key, roots) = credentials(identity)?;
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -14,6 +14,7 @@ mod member;
 mod ours;
 mod peers;
 mod plot;
+mod push;
 mod report;
 mod sample;
 mod scale;
@@ -31,8 +32,10 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = match &arguments.command {
-        Command::Member(_) => tracing::Level::WARN,
-        Command::Bandwidth(_) | Command::Scale(_) | Command::Handshake(_) => tracing::Level::ERROR,
+        Command::Member(_) | Command::Bare(_) => tracing::Level::WARN,
+        Command::Bandwidth(_) | Command::Scale(_) | Command::Handshake(_) | Command::Push(_) => {
+            tracing::Level::ERROR
+        }
     };
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments).map_err(BenchError::from),
         Command::Handshake(arguments) => handshake::run(&arguments),
+        Command::Push(arguments) => push::run(&arguments),
+        Command::Bare(arguments) => push::serve_bare(&arguments),
         Command::Member(member) => member::run(&member),
     };
     match outcome {

@@ -3,7 +3,7 @@
 mod fanout;
 mod modes;
 pub(crate) mod platform;
-mod process;
+pub(crate) mod process;
 mod proxy;
 
 #[cfg(test)]
@@ -70,17 +70,17 @@ const START_WAIT: Duration = Duration::from_secs(30);
 
 /// A release that the publisher made.
 #[derive(Debug, Clone, Copy)]
-struct Release {
-    number: u64,
+pub(crate) struct Release {
+    pub(crate) number: u64,
     edit_bytes: u64,
     took: Duration,
 }
 
 /// An origin, its publisher, and a connection of the harness to ask questions over.
-struct Scene {
-    platform: Platform,
-    origin: Process,
-    address: SocketAddr,
+pub(crate) struct Scene {
+    pub(crate) platform: Platform,
+    pub(crate) origin: Process,
+    pub(crate) address: SocketAddr,
     publisher: Process,
     connection: Connection,
     _endpoint: Endpoint,
@@ -90,7 +90,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn open(directory: &Path, repository: &Path) -> Result<Self, BenchError> {
+    pub(crate) async fn open(directory: &Path, repository: &Path) -> Result<Self, BenchError> {
         let source = Source::open(repository, None)?;
         let settings = Rootcast::read(&source).map_err(|error| BenchError::Nothing(error.to_string()))?;
         let platform = Platform::create(directory, settings.channel)?;
@@ -116,7 +116,7 @@ impl Scene {
     }
 
     /// Publishes a commit; `None` where it is the one that was published last.
-    async fn publish(&mut self, commit: &str) -> Result<Option<Release>, BenchError> {
+    pub(crate) async fn publish(&mut self, commit: &str) -> Result<Option<Release>, BenchError> {
         if self.at.as_deref() == Some(commit) {
             return Ok(None);
         }
@@ -180,7 +180,7 @@ impl Scene {
         Ok(Server { publisher: self.publisher.totals().await?, origin: self.origin.totals().await? })
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.publisher.stop().await;
         self.origin.stop().await;
     }
@@ -208,7 +208,7 @@ fn is_still(before: &[Totals], after: &[Totals]) -> bool {
 }
 
 /// Where a relay serves, once it does.
-async fn serving(relay: &mut Process) -> Result<SocketAddr, BenchError> {
+pub(crate) async fn serving(relay: &mut Process) -> Result<SocketAddr, BenchError> {
     let ready = relay.named("ready", START_WAIT).await?;
     let address = ready.text("address").and_then(|address| address.parse().ok());
     address.ok_or_else(|| BenchError::Nothing(format!("{} serves nowhere", relay.name)))

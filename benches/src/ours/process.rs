@@ -119,6 +119,11 @@ impl Process {
         Ok(Self { name, home, child, input, lines, heard: VecDeque::new() })
     }
 
+    /// Its process id, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     fn error(&self, what: impl Into<String>) -> BenchError {
         BenchError::Member { name: self.name.clone(), what: what.into(), log: self.home.join(LOG_FILE) }
     }
