@@ -386,6 +386,26 @@ async fn threat_12_another_release_than_asked_for_is_refused() {
 }
 
 #[tokio::test]
+async fn threat_12_objects_with_other_bytes_are_dropped_and_healed_in_another_way() {
+    let house = House::new();
+    let origin = house.origin().await;
+    let publishing = Publishing::at(&house, &origin).await;
+    publishing.publish(FIRST).await;
+    let bad =
+        Middle::start(&house.member(Role::Relay, "cache"), origin.https(), Habit::Flips("/object/")).await;
+    let identity = house.labelled(Role::Agent, "web-1", &["role=web"]);
+    let host = host(&identity, &[bad.address]);
+    host.until("release 1", |host| has(host, 1)).await;
+    let lost = objects_of(&publishing.publisher, "role/web");
+    lose(&host.replica, &lost);
+    host.replica.request_repair();
+    // Not one object by its name, so the bundle anew; what is in the store is whole.
+    host.until("healed", |host| lost.iter().all(|id| host.store().contains(id))).await;
+    assert_eq!(host.replica.healed(), 0);
+    assert!(!content(&host.replica).is_empty());
+}
+
+#[tokio::test]
 async fn threat_13_a_bomb_for_an_edit_is_refused() {
     survives(Habit::Bomb, "").await;
 }

@@ -2,7 +2,7 @@
 //! the same parents over HTTPS, until QUIC reaches one again (specs/http.md, HT-30 to HT-34).
 
 use crate::follow::{Follow, FollowEvent};
-use crate::{Machine, https};
+use crate::{Machine, ReplicaError, https};
 use rootcast::limits::{FALLBACK_AFTER, PROBE_FIRST, PROBE_MAX, RETRY_FIRST, RETRY_MAX};
 use rootcast_transport::https::HttpsDialer;
 use rootcast_transport::{Code, Endpoint};
@@ -78,7 +78,9 @@ async fn rounds(follow: &mut Follow, dialer: &HttpsDialer, reached: Instant) {
             let parent = connection.peer().to_string();
             (follow.events)(FollowEvent::Connected { parent, address: over.clone() });
             let outcome = https::session(follow, dialer, &address, connection).await;
-            if begun.elapsed() > wait {
+            // Our own disk is no reason to hurry back.
+            let ours = matches!(outcome, Err(ReplicaError::Store(_)));
+            if begun.elapsed() > wait && !ours {
                 wait = RETRY_FIRST;
             }
             let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());

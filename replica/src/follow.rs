@@ -108,7 +108,13 @@ pub async fn follow(mut follow: Follow) {
                     }
                     outcome
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => {
+                    // A relay that is busy, say, is no reason to look for another way to it.
+                    if error.is_answer() {
+                        reached = tokio::time::Instant::now();
+                    }
+                    Err(error.into())
+                }
             };
             let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());
             (follow.events)(FollowEvent::Lost { address, reason });

@@ -264,6 +264,15 @@ impl TransportError {
         }
     }
 
+    /// Whether the other end answered at all, if only to refuse us: then packets get through to it.
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::Closed { reason, .. } => !matches!(reason, CloseReason::Silent),
+            Self::Peer { fault, .. } => !matches!(fault, PeerFault::HandshakeTimeout { .. }),
+            _ => false,
+        }
+    }
+
     /// Judges a failed handshake of TLS over TCP.
     pub(crate) fn of_tls(peer: String, source: io::Error) -> Self {
         let fault = match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
