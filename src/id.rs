@@ -36,6 +36,8 @@ pub mod context {
     pub const CERTIFICATE_AUTHORITY: &str = "rootcast 2026 certificate authority";
     /// A record of the origin's audit.
     pub const AUDIT: &str = "rootcast 2026 audit";
+    /// How children spread over relays.
+    pub const TOPOLOGY: &str = "rootcast 2026 topology";
 }
 
 /// Hashes the concatenation of `parts` under a `derive_key` context.

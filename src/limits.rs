@@ -167,6 +167,37 @@ pub const MAX_CHILDREN: usize = 20_000;
 /// Most rows of a status report that a relay passes on.
 pub const MAX_STATUS_ROWS: usize = 4096;
 
+/// Most alternates that a parent names to a child.
+pub const MAX_ALTERNATES: usize = 8;
+/// Most relays that a child keeps in mind as parents: those configured, and those it was told of.
+pub const MAX_CANDIDATES: usize = 32;
+/// Most relays on the way from the origin to one, both included.
+pub const MAX_ROUTE: usize = 16;
+/// Round trips up to this are alike, and beyond it those up to twice as long.
+pub const NEAR_ROUND_TRIP: Duration = Duration::from_millis(10);
+/// How long a child waits at least before it looks whether a better parent is back; it doubles, with jitter.
+pub const PROBE_FIRST: Duration = Duration::from_secs(5);
+/// Longest such wait.
+pub const PROBE_MAX: Duration = Duration::from_secs(120);
+/// How long a better parent must have been reachable before a child goes home to it.
+pub const HOME_STABLE: Duration = Duration::from_secs(20);
+/// Longest such time, of a parent that was lost again and again.
+pub const HOME_STABLE_MAX: Duration = Duration::from_secs(3600);
+/// A parent that is lost sooner than this after it was chosen must be stable for twice as long next time.
+pub const FLAP_WINDOW: Duration = Duration::from_secs(600);
+/// How long a child lets a parent that is cut off or behind find a way itself, before it looks for another.
+pub const CUT_OFF_PATIENCE: Duration = Duration::from_secs(2);
+/// The children of such a parent spread over this time.
+pub const CUT_OFF_SPREAD: Duration = Duration::from_secs(8);
+/// How long a relay is without a parent before it says so.
+pub const CUT_OFF_SAID: Duration = Duration::from_secs(1);
+/// How long a relay lacks what its head says there is, before it says so.
+pub const BEHIND_SAID: Duration = Duration::from_secs(30);
+/// A parent that has sent nothing for this long, keep-alives notwithstanding, is left where there is another.
+pub const SILENCE_WAIT: Duration = Duration::from_secs(15);
+/// Shortest time between two lists of alternates on one control stream.
+pub const ALTERNATES_GAP: Duration = Duration::from_secs(2);
+
 /// Longest address of a relay, `host:port`, in bytes.
 pub const MAX_ADDRESS: usize = 261;
 /// Most addresses in a join string.
@@ -239,8 +270,21 @@ pub const OFFLINE_KEPT: Duration = Duration::from_secs(600);
 /// Wait for an orderly end after a signal.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// Handshakes that a listener works on at once; more are refused.
+/// Handshakes that a listener works on at once; more wait.
 pub const MAX_PENDING_HANDSHAKES: usize = 1024;
+/// Callers with a proved address that wait for their handshake; more are refused. At two
+/// thousand handshakes a second all are served within [`HANDSHAKE_WAIT`].
+pub const MAX_WAITING_HANDSHAKES: usize = 16 * 1024;
+/// How long a relay gives out tickets under one key; it takes them for twice as long.
+pub const TICKET_KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// Keys of tickets that a relay keeps: the one in use, and the one before.
+pub const MAX_TICKET_KEYS: usize = 2;
+/// Longest ticket: a session and a chain of certificates.
+pub const MAX_TICKET: usize = 16 * 1024;
+/// Tickets that a relay gives out on each connection.
+pub const TICKETS_GIVEN: usize = 2;
+/// Tickets that a client keeps of one relay.
+pub const MAX_SESSIONS: usize = 4;
 /// Above this many handshakes at once a caller must first prove its address (QUIC retry).
 pub const RETRY_HANDSHAKES_ABOVE: usize = 128;
 /// Bytes kept for one handshake before it is looked at.
@@ -296,12 +340,16 @@ pub const NEWS_AGE: Duration = Duration::from_secs(1);
 pub const KEPT_RELEASES: usize = 2;
 /// How long QUIC must have reached no parent before HTTPS is tried.
 pub const FALLBACK_AFTER: Duration = Duration::from_secs(5);
+/// Parents that are dialled over QUIC in vain, one after the other, before HTTPS is tried; fewer where fewer are known.
+pub const DIALS_IN_VAIN: usize = 4;
 /// First wait of a host on HTTPS before it tries QUIC again; it doubles, with jitter.
-pub const PROBE_FIRST: Duration = Duration::from_secs(30);
+pub const QUIC_PROBE_FIRST: Duration = Duration::from_secs(30);
 /// Longest wait of a host on HTTPS before it tries QUIC again.
-pub const PROBE_MAX: Duration = Duration::from_secs(600);
+pub const QUIC_PROBE_MAX: Duration = Duration::from_secs(600);
 /// Shortest time between two questions for news over HTTPS.
 pub const HTTP_GAP: Duration = Duration::from_secs(1);
+/// When to ask again for what a relay has not yet, or has no room for.
+pub const HTTP_RETRY: Duration = Duration::from_secs(1);
 /// Largest answer over HTTPS that is no edit, object or signed document: a leaf with its proof, or news.
 pub const MAX_HTTP_ANSWER: u64 = 4 * KIB;
 
@@ -343,6 +391,8 @@ pub const SNAPSHOT_FROM: u64 = 64 * KIB;
 pub const TEND_AFTER: Duration = Duration::from_secs(1);
 /// ... and at the latest so long after one.
 pub const TEND_WITHIN: Duration = Duration::from_secs(30);
+/// Gap between two looks at whether the store's files are still there, when no release comes.
+pub const STORE_LOOK: Duration = Duration::from_secs(10);
 /// Most updates that a relay keeps ready for children that stand alike.
 pub const PREPARED_UPDATES: usize = 16;
 /// Trees of which a relay keeps what belongs to them, at 16 bytes an object and what a set adds.
@@ -351,6 +401,25 @@ pub const KEPT_REACHES: usize = 2;
 pub const COLLECT_FROM: u64 = 32 * MIB;
 /// Most fetches of missing objects in a row before a snapshot is taken instead.
 pub const MAX_REPAIR_ROUNDS: usize = 16;
+
+/// Most names of bundles that the children of a relay want, of one channel: all that there are, and some that there are not.
+pub const MAX_WANTED: usize = 120_000;
+/// How long a relay keeps up a bundle after the last child that wanted it, unless it is told otherwise.
+pub const WANTED_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Longest time that it may be told.
+pub const WANTED_KEPT_MOST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Shortest time between two changes of what a relay asks its parent for: children that come together are asked for together.
+pub const INTEREST_GAP: Duration = Duration::from_millis(100);
+/// Most patterns that a relay's settings may keep.
+pub const MAX_KEEP: usize = 1024;
+/// Most fetches under way of bundles that a relay does not hold yet; more wait.
+pub const MAX_FILLS: usize = 4;
+/// How long a relay that has yet to fetch what is asked for lets a question wait.
+pub const FILL_WAIT: Duration = Duration::from_secs(300);
+/// Edits that a relay computes at once, for all its children.
+pub const EDITS_AT_ONCE: usize = 2;
+/// An update up to this many bytes, or whose release has this many leaves, is looked into where it arrives; larger ones elsewhere.
+pub const LOOKED_INTO_AT_ONCE: u64 = 256 * KIB;
 
 /// Releases that a replica keeps whole in any case, the newest included.
 pub const RETAINED_RELEASES: u64 = 8;
@@ -380,6 +449,11 @@ const _: () = {
     assert!((MAX_TRUST_ANSWER as u64) * (MAX_DOCUMENT + 16) <= MAX_FRAME);
     assert!(MAX_NUMBER < u64::MAX - 1, "number + 1 never overflows");
     assert!(RETRY_HANDSHAKES_ABOVE < MAX_PENDING_HANDSHAKES);
+    assert!(
+        MAX_WAITING_HANDSHAKES as u64 <= 2000 * HANDSHAKE_WAIT.as_secs()
+            && MAX_WAITING_HANDSHAKES <= MAX_CHILDREN
+    );
+    assert!(TICKETS_GIVEN <= MAX_SESSIONS);
     assert!(CHILD_WINDOW <= CONNECTION_WINDOW && STREAM_WINDOW <= CONNECTION_WINDOW);
     assert!(MAX_HOST_SUBSCRIPTIONS <= MAX_SUBSCRIPTIONS);
     assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
@@ -390,14 +464,30 @@ const _: () = {
     assert!(MAX_HTTP_HEAD >= 8192, "what hyper takes at least");
     assert!(MAX_NEWS_WAIT.as_secs() < ANSWER_WAIT.as_secs(), "an answer without news comes in time");
     assert!(MAX_JOIN_REQUEST as usize <= MAX_HTTP_BODY);
+    assert!(1 <= HTTP_RETRY.as_secs() && HTTP_RETRY.as_secs() <= ANSWER_WAIT.as_secs());
+    assert!(ANSWER_WAIT.as_secs() < FILL_WAIT.as_secs(), "it is asked for again before it is given up");
     assert!(MAX_HTTP_STRANGERS < MAX_HTTP_CONNECTIONS, "members always find room");
     assert!(MAX_HTTP_HANDSHAKES <= MAX_HTTP_CONNECTIONS);
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
+    assert!(KEEP_ALIVE.as_secs() + 5 <= SILENCE_WAIT.as_secs(), "a lost keep-alive is sent again some times");
+    assert!(SILENCE_WAIT.as_secs() < IDLE_WAIT.as_secs());
+    assert!(MAX_ALTERNATES + MAX_JOIN_ADDRESSES <= MAX_CANDIDATES);
+    // One that withholds is left after that time, and must not be gone back to as quickly again.
+    assert!(BEHIND_HEAD_WAIT.as_secs() < FLAP_WINDOW.as_secs());
+    // Names, a place and an address each, or the route.
+    assert!((MAX_ALTERNATES * (MAX_NAME + 3 * MAX_LABEL + MAX_ADDRESS + 32)) as u64 <= MAX_NEWS);
+    assert!((MAX_ROUTE * (MAX_NAME + 8)) as u64 + 128 <= MAX_NEWS);
+    assert!(
+        HOME_STABLE.as_secs() <= HOME_STABLE_MAX.as_secs() && PROBE_FIRST.as_secs() <= PROBE_MAX.as_secs()
+    );
     // A role, a name and their heads, and one signature over them.
     assert!(MAX_DENIED as u64 * (MAX_NAME as u64 + 14) + 1024 <= MAX_DOCUMENT);
     // A use of a token is a name, a key and their heads.
     assert!(MAX_TOKEN_USES * (MAX_NAME as u64 + 40) + 8 * KIB <= MAX_MEMBER_FILE);
     assert!(RETAINED_RELEASES <= LOGGED_RELEASES);
+    assert!(MAX_WANTED > MAX_BUNDLES, "all bundles can be wanted");
+    // Names with their lengths: what is wanted, and what is held of it.
+    assert!((MAX_WANTED + MAX_BUNDLES) as u64 * (MAX_NAME as u64 + 3) + KIB <= MAX_FRAME);
     assert!(KEY_WORK_FACTOR <= KEY_WORK_FACTOR_MOST);
     assert!(MAX_AUDIT_TEXT as u64 * 12 + 1024 <= MAX_AUDIT_LINE, "an event with its fields fits a line");
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");

@@ -72,95 +72,102 @@ fn collect(leaves: &[Hash], start: u64, indices: &[u64], siblings: &mut Vec<Hash
 /// The root that known leaves, by index, and a proof give for a tree of `count` leaves.
 pub fn root_from_proof(
     count: u64,
-    known: &BTreeMap<u64, Hash>,
+    leaves: &BTreeMap<u64, Hash>,
     siblings: &[Hash],
 ) -> Result<BundlesRoot, ProofError> {
-    let in_range = known.last_key_value().is_some_and(|(last, _)| *last < count);
+    walk(count, leaves, siblings, &mut |_, _| {})
+}
+
+fn walk(
+    count: u64,
+    leaves: &BTreeMap<u64, Hash>,
+    siblings: &[Hash],
+    seen: &mut impl FnMut(Range, Hash),
+) -> Result<BundlesRoot, ProofError> {
+    let in_range = leaves.last_key_value().is_some_and(|(last, _)| *last < count);
     if !in_range || count > MAX_BUNDLES as u64 {
         return Err(ProofError);
     }
     let mut rest = siblings.iter();
-    let root = fold(0, count, known, &mut rest)?;
+    let root = fold((0, count), leaves, &mut rest, seen)?;
     if rest.len() == 0 { Ok(BundlesRoot::from_bytes(*root.as_bytes())) } else { Err(ProofError) }
 }
 
+/// The first leaf of a subtree, and how many it has.
+type Range = (u64, u64);
+
 fn fold(
-    start: u64,
-    length: u64,
-    known: &BTreeMap<u64, Hash>,
+    (start, length): Range,
+    leaves: &BTreeMap<u64, Hash>,
     siblings: &mut core::slice::Iter<'_, Hash>,
+    seen: &mut impl FnMut(Range, Hash),
 ) -> Result<Hash, ProofError> {
-    let Some((_, leaf)) = known.range(start..start + length).next() else {
-        return siblings.next().copied().ok_or(ProofError);
+    let hash = match leaves.range(start..start + length).next() {
+        None => *siblings.next().ok_or(ProofError)?,
+        Some((_, leaf)) if length == 1 => *leaf,
+        Some(_) => {
+            let left = split(length);
+            let before = fold((start, left), leaves, siblings, seen)?;
+            let after = fold((start + left, length - left), leaves, siblings, seen)?;
+            inner_hash(&before, &after)
+        }
     };
-    if length == 1 {
-        return Ok(*leaf);
-    }
-    let left = split(length);
-    let before = fold(start, left, known, siblings)?;
-    let after = fold(start + left, length - left, known, siblings)?;
-    Ok(inner_hash(&before, &after))
+    seen((start, length), hash);
+    Ok(hash)
 }
 
-/// The proof of several leaves together, out of the proofs of each alone, by index.
-///
-/// What comes out proves nothing yet: hashes that contradict each other are found
-/// where the root is.
-///
-/// # Errors
-/// When one of the proofs is not of a leaf of a tree of `count` leaves.
-pub fn join(count: u64, alone: &BTreeMap<u64, Vec<Hash>>) -> Result<Vec<Hash>, ProofError> {
-    let in_range = alone.last_key_value().is_some_and(|(last, _)| *last < count);
-    if !in_range || count > MAX_BUNDLES as u64 {
-        return Err(ProofError);
+/// A part of the tree: what some leaves and their proof tell of it. Each of
+/// those leaves, and any set of them, can be proved from it (specs/documents.md, D-15a).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialTree {
+    count: u64,
+    /// The hash of each subtree that holds a known leaf, or whose sibling does.
+    hashes: BTreeMap<Range, Hash>,
+}
+
+impl PartialTree {
+    /// What leaves, by index, and their proof tell of a tree of `count` leaves.
+    pub fn new(count: u64, leaves: &BTreeMap<u64, Hash>, siblings: &[Hash]) -> Result<Self, ProofError> {
+        let mut hashes = BTreeMap::new();
+        walk(count, leaves, siblings, &mut |range, hash| {
+            hashes.insert(range, hash);
+        })?;
+        Ok(Self { count, hashes })
     }
-    let mut subtrees = BTreeMap::new();
-    for (index, proof) in alone {
-        let mut rest = proof.iter();
-        place(0, count, *index, &mut rest, &mut subtrees)?;
-        if rest.len() != 0 {
+
+    /// The proof of the leaves at `indices` (ascending), which are all known here.
+    pub fn prove(&self, indices: &[u64]) -> Result<Vec<Hash>, ProofError> {
+        let mut siblings = Vec::new();
+        self.collect((0, self.count), indices, &mut siblings)?;
+        Ok(siblings)
+    }
+
+    fn collect(
+        &self,
+        (start, length): Range,
+        indices: &[u64],
+        siblings: &mut Vec<Hash>,
+    ) -> Result<(), ProofError> {
+        let indices = within(indices, start, length);
+        if indices.is_empty() {
+            siblings.push(*self.hashes.get(&(start, length)).ok_or(ProofError)?);
+        } else if length > 1 {
+            let left = split(length);
+            self.collect((start, left), indices, siblings)?;
+            self.collect((start + left, length - left), indices, siblings)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what another part of the same tree tells.
+    pub fn join(&mut self, other: &Self) -> Result<(), ProofError> {
+        let root = |tree: &Self| tree.hashes.get(&(0, tree.count)).copied();
+        if self.count != other.count || root(self) != root(other) {
             return Err(ProofError);
         }
+        self.hashes.extend(&other.hashes);
+        Ok(())
     }
-    let mut siblings = Vec::new();
-    gather(0, count, alone, &subtrees, &mut siblings)?;
-    Ok(siblings)
-}
-
-/// Notes the subtree of each hash in the proof of one leaf.
-fn place(
-    start: u64,
-    length: u64,
-    index: u64,
-    proof: &mut core::slice::Iter<'_, Hash>,
-    subtrees: &mut BTreeMap<(u64, u64), Hash>,
-) -> Result<(), ProofError> {
-    if !(start..start + length).contains(&index) {
-        subtrees.insert((start, length), *proof.next().ok_or(ProofError)?);
-    } else if length > 1 {
-        let left = split(length);
-        place(start, left, index, proof, subtrees)?;
-        place(start + left, length - left, index, proof, subtrees)?;
-    }
-    Ok(())
-}
-
-/// The hashes of the subtrees that hold none of the leaves, from left to right.
-fn gather(
-    start: u64,
-    length: u64,
-    known: &BTreeMap<u64, Vec<Hash>>,
-    subtrees: &BTreeMap<(u64, u64), Hash>,
-    siblings: &mut Vec<Hash>,
-) -> Result<(), ProofError> {
-    if known.range(start..start + length).next().is_none() {
-        siblings.push(*subtrees.get(&(start, length)).ok_or(ProofError)?);
-    } else if length > 1 {
-        let left = split(length);
-        gather(start, left, known, subtrees, siblings)?;
-        gather(start + left, length - left, known, subtrees, siblings)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -192,16 +199,35 @@ mod tests {
         }
 
         #[test]
-        fn ht_8_proofs_of_single_leaves_join_into_the_proof_of_all(count in 1u64..70, chosen in proptest::collection::btree_set(0u64..70, 1..9)) {
+        fn d_15a_a_part_of_the_tree_proves_each_part_of_itself_and_two_parts_join(
+            count in 1usize..70,
+            one in proptest::collection::btree_set(0u64..70, 1..9),
+            two in proptest::collection::btree_set(0u64..70, 1..9),
+            chosen in proptest::collection::btree_set(0u64..70, 0..9),
+        ) {
             let leaves: Vec<Hash> = (0..count).map(|n| leaf_hash(&[n as u8])).collect();
-            let chosen: Vec<u64> = chosen.into_iter().filter(|n| *n < count).collect();
-            prop_assume!(!chosen.is_empty());
-            let mut alone: BTreeMap<_, _> = chosen.iter().map(|n| (*n, prove(&leaves, &[*n]))).collect();
-            prop_assert_eq!(join(count, &alone), Ok(prove(&leaves, &chosen)));
-            alone.entry(chosen[0]).or_default().push(leaves[0]);
-            prop_assert_eq!(join(count, &alone), Err(ProofError), "too long");
-            alone.insert(count, Vec::new());
-            prop_assert_eq!(join(count, &alone), Err(ProofError), "outside");
+            let part = |indices: &std::collections::BTreeSet<u64>| {
+                let indices: Vec<u64> = indices.iter().copied().filter(|n| *n < count as u64).collect();
+                let known = indices.iter().map(|n| (*n, leaves[*n as usize])).collect();
+                (PartialTree::new(count as u64, &known, &prove(&leaves, &indices)).unwrap(), indices)
+            };
+            prop_assume!(one.first() < Some(&(count as u64)) && two.first() < Some(&(count as u64)));
+            let (mut tree, mut known) = part(&one);
+            let (other, more) = part(&two);
+            for (tree, known) in [(&tree, &known), (&other, &more)] {
+                let chosen: Vec<u64> = known.iter().copied().filter(|n| chosen.contains(n)).collect();
+                prop_assert_eq!(tree.prove(&chosen), Ok(prove(&leaves, &chosen)));
+            }
+            tree.join(&other).unwrap();
+            known.extend(more);
+            known.sort_unstable();
+            known.dedup();
+            prop_assert_eq!(tree.prove(&known), Ok(prove(&leaves, &known)));
+            let mut others = leaves.clone();
+            others[0] = leaf_hash(b"another");
+            let first = BTreeMap::from([(0, others[0])]);
+            let another = PartialTree::new(count as u64, &first, &prove(&others, &[0])).unwrap();
+            prop_assert_eq!(tree.join(&another), Err(ProofError));
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::encode_as_array;
 use crate::id::{NodeId, ObjectId, ProofHash};
 use crate::path::{BundleName, ChannelName};
 use crate::release::BundleLeaf;
+use crate::topology::{Address, Alternates, Condition};
 use crate::tree::Totals;
 use bytes::Bytes;
 use serde::de::{Error, SeqAccess, Visitor};
@@ -40,23 +41,40 @@ pub enum Opening {
     Platform,
     /// One answer: what became of a request to join or to renew (specs/join.md, J-12).
     Join(Bytes),
+    /// One answer: how this relay stands in a channel, a [`Condition`].
+    Condition(ChannelName),
 }
 
 /// Which bundles a child wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interest {
-    /// All that there are: a relay, or a publisher.
+    /// All that there are: a mirror of the origin, or a publisher.
     All,
-    /// These, where they exist: an agent. In name order.
-    Named(Vec<BundleName>),
+    /// These, where they exist: an agent, or a relay for those below it. In
+    /// name order, each once; see [`Interest::named`].
+    Named(#[serde(deserialize_with = "ascending")] Vec<BundleName>),
+}
+
+fn ascending<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BundleName>, D::Error> {
+    let names = Vec::<BundleName>::deserialize(deserializer)?;
+    let in_order = names.is_sorted_by(|one, next| one < next);
+    if in_order { Ok(names) } else { Err(D::Error::custom("names are out of order")) }
 }
 
 impl Interest {
+    /// These bundles, in whatever order.
+    pub fn named(names: impl IntoIterator<Item = BundleName>) -> Self {
+        let mut names: Vec<BundleName> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        Self::Named(names)
+    }
+
     /// Whether a bundle is among them.
     pub fn covers(&self, name: &BundleName) -> bool {
         match self {
             Self::All => true,
-            Self::Named(names) => names.contains(name),
+            Self::Named(names) => names.binary_search(name).is_ok(),
         }
     }
 }
@@ -87,22 +105,24 @@ pub struct Subscribe {
     pub trust: u64,
     /// Epoch and sequence of the child's head; zeros for none.
     pub head: (u64, u64),
+    /// Where the child, a relay, can be dialled by others; `None` for hosts, and where the parent sees it best.
+    pub serves: Option<Address>,
 }
-encode_as_array!(Subscribe { channel, subscription, interest, standing, trust, head });
+encode_as_array!(Subscribe { channel, subscription, interest, standing, trust, head, serves });
 
 /// The parent's first answer on a control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// The newest release that the parent holds.
-    pub latest: Option<Accepted>,
+    /// What the parent holds, and how it reaches the origin.
+    pub condition: Condition,
     /// The parent's time, in seconds since 1970.
     pub time: u64,
-    /// Addresses that serve the same, should this parent be lost.
-    pub alternates: Vec<String>,
+    /// Relays that serve the same, should this parent be lost.
+    pub alternates: Alternates,
     /// The version of trust in force at the parent.
     pub trust: u64,
 }
-encode_as_array!(Welcome { latest, time, alternates, trust });
+encode_as_array!(Welcome { condition, time, alternates, trust });
 
 /// What a parent says on a control stream after the welcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +133,10 @@ pub enum News {
     Head(Bytes),
     /// Members that may not be served; for relays (specs/join.md, J-40).
     Denials(Bytes),
+    /// How the parent stands, where that has changed.
+    Condition(Condition),
+    /// Relays that serve the same, in the place of those named before.
+    Alternates(Alternates),
 }
 
 /// The answer to a question for trust documents: those after the version that

@@ -13,7 +13,7 @@ use crate::cose::{self, DocumentKind, KeySet, SignatureError};
 use crate::edit::{self, Declared, EditError, Policy};
 use crate::encode_as_array;
 use crate::id::{Chain, EditHash, NodeId, ProofHash, ReleaseHash};
-use crate::merkle;
+use crate::merkle::{self, PartialTree};
 use crate::object::{ObjectSink, ObjectSource};
 use crate::path::{BundleName, ChannelName};
 use crate::protocol::Waypoint;
@@ -235,9 +235,20 @@ impl VerifiedBundles {
     }
     /// The proved leaf of a bundle.
     pub fn leaf(&self, name: &BundleName) -> Option<&BundleLeaf> {
+        self.leaves.get(&self.index(name)?)
+    }
+    /// The place of a proved bundle among the release's leaves.
+    pub fn index(&self, name: &BundleName) -> Option<u64> {
         let named = |index: &u64| self.leaves.get(index).map(|leaf| &leaf.name);
         let place = self.by_name.partition_point(|index| named(index).is_some_and(|other| other < name));
-        self.leaves.get(self.by_name.get(place)?).filter(|leaf| leaf.name == *name)
+        self.by_name.get(place).copied().filter(|index| named(index) == Some(name))
+    }
+    /// What the proved leaves and their proof tell of the release's tree of leaves.
+    pub fn tree(&self, siblings: &[ProofHash]) -> Result<PartialTree, VerifyError> {
+        let number = self.release.release.number;
+        let hashes = self.leaves.iter().map(|(index, leaf)| (*index, leaf.hash())).collect();
+        PartialTree::new(self.release.release.bundles, &hashes, siblings)
+            .map_err(|_| VerifyError::Proof { number, reason: "the proof does not fit its leaves" })
     }
     /// The root of a bundle.
     pub fn root(&self, name: &BundleName) -> Option<NodeId> {

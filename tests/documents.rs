@@ -13,9 +13,11 @@ use rootcast::entry::{Chunk, ChunkList, Entry};
 use rootcast::head::Head;
 use rootcast::id::{BlobId, BundlesRoot, Chain, EditHash, NodeId, ObjectId, ProofHash, ReleaseHash};
 use rootcast::limits::{MAX_BUNDLES, MAX_NUMBER};
+use rootcast::path::MemberName;
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, Place, Route};
 use rootcast::tree::Node;
 use rootcast::trust::{Trust, VerifiedTrust};
 use rootcast::verify::{ReleaseRecord, VerifyError};
@@ -287,6 +289,13 @@ fn messages(step: &Step) -> Vec<Decoder> {
     let base = signing::bundle("base");
     let standing = Standing { release: Some(accepted), whole: vec![base.clone()] };
     let interest = Interest::Named(vec![base]);
+    let name = |text: &str| MemberName::new(text).unwrap();
+    let place = Place::of(&"datacenter=fra&region=eu".parse().unwrap());
+    let relay =
+        Alternate { name: name("fra-2"), place: place.clone(), address: Address::new("relay:1").unwrap() };
+    let alternates = Alternates::ranked(&Child { name: name("web-1"), place, is_relay: false }, [&relay]);
+    let route = Route::origin(name("origin")).below(name("fra-1"));
+    let condition = Condition { latest: Some(accepted), route, behind: false };
     let subscribe = Subscribe {
         channel: prod.clone(),
         subscription: 3,
@@ -294,6 +303,7 @@ fn messages(step: &Step) -> Vec<Decoder> {
         standing: standing.clone(),
         trust: 1,
         head: (1, 2),
+        serves: Some(relay.address.clone()),
     };
     let edit = Some(EditHead { base: EditBase::Held, length: 9, before: Vec::new() });
     let listed = ListedBundle { index: 0, leaf: step.leaves[0].clone(), edit };
@@ -339,8 +349,10 @@ fn messages(step: &Step) -> Vec<Decoder> {
         message("publish", &Opening::Publish(publication)),
         message(
             "welcome",
-            &Welcome { latest: Some(accepted), time: 9, alternates: vec!["relay:1".into()], trust: 2 },
+            &Welcome { condition: condition.clone(), time: 9, alternates: alternates.clone(), trust: 2 },
         ),
+        message("condition", &News::Condition(condition)),
+        message("alternates", &News::Alternates(alternates)),
         message("update head", &head),
         message("update", &UpdateAnswer::Update(head.clone())),
         message("sizes", &ObjectsAnswer(vec![Some(1), None])),

@@ -2,6 +2,7 @@
 
 use crate::AgentError;
 use rootcast::path::ChannelName;
+use rootcast::topology::Address;
 use rootcast_replica::{ConfigError, read_config};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ impl AgentConfig {
         let (mut config, directory): (Self, _) = read_config(path)?;
         if config.relays.is_empty() {
             return Err(ConfigError::wrong(path, "`relays` names no address").into());
+        }
+        for relay in &config.relays {
+            Address::new(relay.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
         }
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);

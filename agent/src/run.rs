@@ -7,9 +7,12 @@ use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast::topology::Patience;
+
 use rootcast_replica::renewal::{ask_over_https, ask_parents, keep_renewed};
 use rootcast_replica::{
-    Fallback, Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, follow,
+    Fallback, Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, follow,
+    known_addresses,
 };
 use rootcast_transport::{Code, Identity};
 use std::future::Future;
@@ -95,7 +98,7 @@ pub async fn run_on(
     let replica = Arc::new(Replica::open(store, member.trust.clone(), channel, false, Some(directory))?);
     let name = member.identity.name().name().to_owned();
     let labels = member.identity.name().labels().of_host(&name);
-    let interest = watch::Sender::new(Interest::Named(Required::at_first(&labels)?));
+    let interest = watch::Sender::new(Interest::named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
@@ -104,9 +107,16 @@ pub async fn run_on(
     let dialer = machine.dial_https(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
+    let known = known_addresses(&config.relays);
+    let ways = watch::Sender::new(known.clone());
     let following = follow(Follow {
         endpoint: endpoint.clone(),
-        parents: config.relays.clone(),
+        child: child_of(member.identity.name()),
+        parents: known.clone(),
+        patience: Patience::STANDARD,
+        serves: None,
+        upstream: None,
+        ways: ways.clone(),
         replica: replica.clone(),
         interest: interest.subscribe(),
         report: report.subscribe(),
@@ -123,9 +133,9 @@ pub async fn run_on(
         endpoint.adopt(renewed)?;
         dialer.as_ref().map_or(Ok(()), |dialer| dialer.adopt(renewed))
     };
-    let (relays, clock) = (config.relays.clone(), machine.clone());
+    let (known, clock) = (ways.subscribe(), machine.clone());
     let renewing = keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
-        let ((endpoint, dialer), relays, now) = (dialling.clone(), relays.clone(), clock.now());
+        let ((endpoint, dialer), relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
         async move {
             match (ask_parents(&endpoint, &relays, &own, now, request.clone()).await, dialer) {
                 (Err(error), Some(dialer)) => {
@@ -298,7 +308,7 @@ impl Agent {
                 self.replica.leave_parent();
             }
         })?;
-        let wanted = Interest::Named(required.subscription.clone());
+        let wanted = Interest::named(required.subscription.iter().cloned());
         let widened = self.interest.send_if_modified(|interest| {
             let changes = *interest != wanted;
             *interest = wanted;

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Scale(crate::scale::Arguments),
     /// CPU time of handshakes: ours, and the same by bare QUIC, full and resumed
     Handshake(crate::handshake::Handshake),
+    /// CPU time of a relay that starts again below its children
+    Herd(crate::herd::Herd),
     /// CPU time, memory and time to the last of many connected children when something new is pushed
     Push(crate::push::Push),
     /// A process that pushes over bare QUIC

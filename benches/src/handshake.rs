@@ -1,5 +1,5 @@
-//! What a handshake costs a relay: ours, and the same with sessions resumed,
-//! which ours does not do (specs/wire.md, W-7).
+//! What a handshake costs a relay: ours and bare quinn's, full and with sessions
+//! resumed (specs/wire.md, W-7).
 //!
 //! Server and client each have a thread, and each thread's own CPU time is taken.
 
@@ -9,7 +9,7 @@ use clap::Args;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rootcast::path::ChannelName;
 use rootcast_bundler::config::DEFAULT_CHANNEL;
-use rootcast_transport::{Code, Endpoint, Identity, RELAY_SERVER_NAME, Role};
+use rootcast_transport::{Code, Endpoint, Identity, RELAY_SERVER_NAME, Role, TicketKeys};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -18,7 +18,7 @@ use rustls::server::WebPkiClientVerifier;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 /// What to measure.
@@ -32,9 +32,9 @@ pub(crate) struct Handshake {
 pub(crate) const PROTOCOL: &[u8] = b"rootcast-bench/1";
 
 /// CPU time of the server's thread for each handshake, and of the client's.
-struct Costs {
+pub(crate) struct Costs {
     name: &'static str,
-    server: Duration,
+    pub(crate) server: Duration,
     client: Duration,
 }
 
@@ -45,7 +45,8 @@ pub(crate) fn run(arguments: &Handshake) -> Result<(), BenchError> {
     let platform = Platform::create(directory.path(), channel)?;
     let (relay, host) = (platform.identity(Role::Relay, "relay")?, platform.identity(Role::Agent, "host")?);
     let rows = [
-        ours(&relay, &host, arguments.count)?,
+        ours(&relay, &host, arguments.count, false)?,
+        ours(&relay, &host, arguments.count, true)?,
         bare(&relay, &host, arguments.count, false)?,
         bare(&relay, &host, arguments.count, true)?,
     ];
@@ -61,7 +62,7 @@ pub(crate) fn run(arguments: &Handshake) -> Result<(), BenchError> {
 }
 
 /// CPU time of this thread.
-fn cpu() -> Duration {
+pub(crate) fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
@@ -105,26 +106,34 @@ where
 }
 
 /// Ours: endpoints as daemons have them.
-fn ours(relay: &Path, host: &Path, count: u32) -> Result<Costs, BenchError> {
+fn ours(relay: &Path, host: &Path, count: u32, resumed: bool) -> Result<Costs, BenchError> {
     let (relay, host) = (Identity::load(relay)?, Identity::load(host)?);
     let serve = async move |tell: oneshot::Sender<SocketAddr>, mut stopped: oneshot::Receiver<()>| {
         let endpoint = Endpoint::listen(&relay, (Ipv4Addr::LOCALHOST, 0).into())?;
+        if resumed {
+            let keys = TicketKeys::open(&relay, &[], SystemTime::now())?;
+            endpoint.resume_with(&relay, Arc::new(keys))?;
+        }
         let _ = tell.send(endpoint.local_addr()?);
         loop {
             tokio::select! {
                 handshake = endpoint.accept() => {
                     let Some(handshake) = handshake else { return Ok(()) };
                     let connection = handshake.finish().await?;
+                    // The client waits for it: by then it has its tickets.
+                    connection.open_uni().await?.finish()?;
                     connection.closed().await;
                 }
                 _ = &mut stopped => return Ok(()),
             }
         }
     };
-    measure("Rootcast, full", count, serve, async |address: SocketAddr| {
+    let name = if resumed { "Rootcast, resumed" } else { "Rootcast, full" };
+    measure(name, count, serve, async |address: SocketAddr| {
         let endpoint = Endpoint::dial_only(&host)?;
         for _ in 0..count {
             let connection = endpoint.connect(&address.to_string()).await?;
+            connection.accept_uni().await?;
             connection.close(Code::DONE, "");
         }
         endpoint.wait_idle().await;
@@ -133,7 +142,7 @@ fn ours(relay: &Path, host: &Path, count: u32) -> Result<Costs, BenchError> {
 }
 
 /// quinn and rustls with the same certificates, with tickets or without.
-fn bare(relay: &Path, host: &Path, count: u32, resumed: bool) -> Result<Costs, BenchError> {
+pub(crate) fn bare(relay: &Path, host: &Path, count: u32, resumed: bool) -> Result<Costs, BenchError> {
     let (server, client) = (server_config(relay, resumed)?, client_config(host, resumed)?);
     let serve = async move |tell: oneshot::Sender<SocketAddr>, mut stopped: oneshot::Receiver<()>| {
         let endpoint = quinn::Endpoint::server(server, (Ipv4Addr::LOCALHOST, 0).into()).map_err(tls)?;

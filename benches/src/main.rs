@@ -10,6 +10,7 @@ mod error;
 mod figures;
 mod floor;
 mod handshake;
+mod herd;
 mod member;
 mod ours;
 mod peers;
@@ -33,9 +34,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = match &arguments.command {
         Command::Member(_) | Command::Bare(_) => tracing::Level::WARN,
-        Command::Bandwidth(_) | Command::Scale(_) | Command::Handshake(_) | Command::Push(_) => {
-            tracing::Level::ERROR
-        }
+        Command::Bandwidth(_)
+        | Command::Scale(_)
+        | Command::Handshake(_)
+        | Command::Herd(_)
+        | Command::Push(_) => tracing::Level::ERROR,
     };
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bandwidth(arguments) => bandwidth::run(&arguments),
         Command::Scale(arguments) => scale::run(&arguments).map_err(BenchError::from),
         Command::Handshake(arguments) => handshake::run(&arguments),
+        Command::Herd(arguments) => herd::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Bare(arguments) => push::serve_bare(&arguments),
         Command::Member(member) => member::run(&member),

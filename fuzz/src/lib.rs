@@ -22,6 +22,7 @@ use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::protocol::{
     News, ObjectsAnswer, ObjectsRequest, Opening, PublishAnswer, Report, TrustAnswer, UpdateAnswer, Welcome,
 };
+use rootcast::topology::KeptParents;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 
@@ -45,6 +46,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("join-answer", messages::canonical::<JoinAnswer>),
     ("join-request", documents::join_request),
     ("join-string", text::join_string),
+    ("kept-parents", messages::canonical::<KeptParents>),
     ("member", text::member),
     ("names", text::names),
     ("news", messages::canonical::<News>),

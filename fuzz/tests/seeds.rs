@@ -14,7 +14,7 @@ use rootcast::cose::{self, DocumentKind};
 use rootcast::denials::{Denials, Denied};
 use rootcast::draft::{ReleaseDraft, TrustProposal};
 use rootcast::entry::ChunkList;
-use rootcast::http::{After, Bearer, EditBody, LeafAnswer, NewsAnswer, Place, Resource, Token, Url};
+use rootcast::http::{After, Bearer, EditBody, LeafAnswer, NewsAnswer, Resource, Target, Token, Url};
 use rootcast::id::{NodeId, ObjectId};
 use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecret};
 use rootcast::layers::LayerPattern;
@@ -23,6 +23,7 @@ use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
+use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptParents, Place, Route};
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_age::DecryptionKey;
@@ -188,10 +189,10 @@ fn http(seeds: &mut Seeds, accepted: Accepted) {
         ("object", Resource::Object(accepted, bundle, *id)),
     ];
     for (name, resource) in resources {
-        let place = Place::Channel(channel(), resource);
-        seeds.add("http-url", name, Url { platform, place }.to_string());
+        let target = Target::Channel(channel(), resource);
+        seeds.add("http-url", name, Url { platform, target }.to_string());
     }
-    seeds.add("http-url", "join", Url { platform, place: Place::Join }.to_string());
+    seeds.add("http-url", "join", Url { platform, target: Target::Join }.to_string());
     seeds.add("http-url", "refused", format!("{}main/../trust/01", Url::prefix(platform)));
     seeds.message("http-news", "none", &NewsAnswer { trust: 1, latest: None, head: (0, 0) });
     seeds.message("http-news", "some", &NewsAnswer { trust: 2, latest: Some(accepted), head: (1, 7) });
@@ -287,6 +288,7 @@ fn messages(seeds: &mut Seeds) {
         standing: standing.clone(),
         trust: 1,
         head: (1, 3),
+        serves: Some(Address::new("fra-1.example.net:7400").unwrap()),
     };
     seeds.message("opening", "subscribe", &Opening::Subscribe(subscribe));
     let all = UpdateRequest { channel: channel(), interest: Interest::All, standing: nowhere };
@@ -306,13 +308,7 @@ fn messages(seeds: &mut Seeds) {
     seeds.message("opening", "objects", &Opening::Objects(request));
     seeds.message("objects-answer", "three", &ObjectsAnswer(vec![Some(1), None, Some(1 << 20)]));
     seeds.message("objects-answer", "none", &ObjectsAnswer(Vec::new()));
-    let alternates = vec!["relay-1:7400".into(), "[::1]:7400".into()];
-    seeds.message(
-        "welcome",
-        "some",
-        &Welcome { latest: Some(accepted), time: 1_800_000_000, alternates, trust: 2 },
-    );
-    seeds.message("welcome", "none", &Welcome { latest: None, time: 0, alternates: Vec::new(), trust: 1 });
+    topology(seeds, accepted);
     let status = |state| HostStatus {
         name: "web-1".into(),
         role: "agent".into(),
@@ -334,6 +330,36 @@ fn messages(seeds: &mut Seeds) {
         "some",
         &Floors { trust_version: 1, head_epoch: 1, head_sequence: 70_000, release: Some(accepted) },
     );
+}
+
+/// Of parents: how they stand, and who else there is.
+fn topology(seeds: &mut Seeds, accepted: Accepted) {
+    let name = |text: &str| MemberName::new(text).unwrap();
+    let place = |labels: &str| Place::of(&labels.parse().unwrap());
+    let relay = |text: &str, labels: &str, address: &str| Alternate {
+        name: name(text),
+        place: place(labels),
+        address: Address::new(address).unwrap(),
+    };
+    let relays = [
+        relay("fra-2", "datacenter=fra&region=eu", "relay-1:7400"),
+        relay("eu-1", "region=eu", "[::1]:7400"),
+        Alternate { place: Place::default(), ..relay("origin", "region=eu", "origin:1") },
+    ];
+    let child = Child { name: name("web-1"), place: place("datacenter=fra&region=eu"), is_relay: false };
+    let alternates = Alternates::ranked(&child, &relays);
+    let route = Route::origin(name("origin")).below(name("eu-1"));
+    let condition = Condition { latest: Some(accepted), route, behind: false };
+    let nothing = Condition { latest: None, route: Route::default(), behind: true };
+    let kept = KeptParents { parent: alternates.iter().next().cloned(), alternates: alternates.clone() };
+    seeds.message("kept-parents", "some", &kept);
+    seeds.message("kept-parents", "none", &KeptParents { parent: None, alternates: Alternates::default() });
+    seeds.message("news", "condition", &News::Condition(condition.clone()));
+    seeds.message("news", "alternates", &News::Alternates(alternates.clone()));
+    let none = Welcome { condition: nothing, time: 0, alternates: Alternates::default(), trust: 1 };
+    seeds.message("welcome", "some", &Welcome { condition, time: 1_800_000_000, alternates, trust: 2 });
+    seeds.message("welcome", "none", &none);
+    seeds.message("opening", "condition", &Opening::Condition(channel()));
 }
 
 /// Of trust, heads and joining.

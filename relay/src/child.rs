@@ -1,24 +1,46 @@
 //! One child's streams: its subscription, and the questions it asks.
 
 use crate::joins;
+use crate::neighbours::{Entered, Neighbours};
 use crate::news::Told;
 use crate::publish;
 use crate::server::Shared;
 use crate::status::Key;
-use rootcast::limits::{MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
-use rootcast::protocol::{Opening, Report, Subscribe, UpdateAnswer, UpdateRequest, Welcome};
+use crate::wanted::Wish;
+use rootcast::limits::{ANSWER_WAIT, FILL_WAIT, MAX_FRAME, MAX_NAME, MAX_OPENING, REPORT_GAP};
+use rootcast::path::ChannelName;
+use rootcast::protocol::{
+    Interest, Opening, Report, Standing, Subscribe, UpdateAnswer, UpdateRequest, Welcome,
+};
 use rootcast::reader::Reader;
-use rootcast_replica::{Replica, ReplicaError};
-use rootcast_transport::{Code, Connection, PeerName, Receiver, Role, Sender};
+use rootcast::topology::{Address, Alternate, Place};
+use rootcast_replica::{Outgoing, Replica, ReplicaError, child_of};
+use rootcast_transport::{Code, Connection, PeerFault, PeerName, Receiver, Role, Sender, TransportError};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+use tokio::sync::Mutex;
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
+/// A peer, and what it may have of this relay at once: one update or answer with
+/// objects is made for it at a time, however many it asks for.
+struct Peer {
+    connection: Connection,
+    reader: Reader,
+    updates: Mutex<()>,
+    objects: Mutex<()>,
+}
+
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let peer = Arc::new(Peer {
+        reader: reader(&connection),
+        connection: connection.clone(),
+        updates: Mutex::default(),
+        objects: Mutex::default(),
+    });
     let mut streams = tokio::task::JoinSet::new();
     let mut unwelcome = pin!(unwelcome(&shared, connection.peer(), connection.expires()));
     loop {
@@ -32,10 +54,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
             }
             stream = connection.accept_bi() => {
                 let Ok((sender, receiver)) = stream else { break };
-                let (shared, connection) = (shared.clone(), connection.clone());
+                let (shared, peer) = (shared.clone(), peer.clone());
                 streams.spawn(async move {
-                    if let Err(error) = stream_of(&shared, &connection, sender, receiver).await {
-                        ended(&connection, &error);
+                    if let Err(error) = stream_of(&shared, &peer, sender, receiver).await {
+                        ended(&peer.connection, &error);
                     }
                 });
             }
@@ -68,17 +90,18 @@ fn ended(connection: &Connection, error: &ReplicaError) {
 
 async fn stream_of(
     shared: &Arc<Shared>,
-    connection: &Connection,
+    peer: &Peer,
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
+    let connection = &peer.connection;
     let limit = if connection.peer().role() == Role::Agent { MAX_OPENING } else { MAX_FRAME };
     let Some(opening) = receiver.receive_message::<Opening>(limit).await? else { return Ok(()) };
     match opening {
-        Opening::Subscribe(subscribe) => subscription(shared, connection, subscribe, sender, receiver).await,
+        Opening::Subscribe(subscribe) => subscription(shared, peer, subscribe, sender, receiver).await,
         Opening::Update(request) => {
             let answer = match shared.replica(&request.channel) {
-                Some(replica) => pulled(replica, &reader(connection), &request, &mut sender).await?,
+                Some(replica) => pulled(shared, replica, peer, &request, &mut sender).await?,
                 None => Some(UpdateAnswer::NotFound),
             };
             if let Some(answer) = answer {
@@ -90,7 +113,8 @@ async fn stream_of(
         Opening::Objects(request) => match shared.replica(&request.channel) {
             Some(replica) => {
                 let bundle = request.bundle.clone();
-                if !replica.answer_objects(&reader(connection), request, &mut sender).await? {
+                let _turn = peer.objects.lock().await;
+                if !replica.answer_objects(&peer.reader, request, &mut sender).await? {
                     shared.refuse(connection, &format!("objects of bundle {bundle}"));
                 }
                 Ok(())
@@ -119,6 +143,14 @@ async fn stream_of(
             sender.send_message(&shared.answers.answer(request).await).await?;
             Ok(sender.finish()?)
         }
+        Opening::Condition(channel) => {
+            if let (Some(replica), Some(neighbours)) =
+                (shared.replica(&channel), shared.neighbours.get(&channel))
+            {
+                sender.send_message(&neighbours.condition(replica)).await?;
+            }
+            Ok(sender.finish()?)
+        }
         Opening::Status => {
             shared.tell_own();
             let mut rows = shared.statuses.watch().borrow().clone();
@@ -138,54 +170,88 @@ fn reader(connection: &Connection) -> Reader {
     Reader::new(peer.role(), peer.labels().of_host(peer.name()))
 }
 
-/// Answers a pull. `Some` is what is left to be said in a message.
+impl Peer {
+    /// What it lacks of the newest release.
+    async fn outgoing(
+        &self,
+        replica: &Arc<Replica>,
+        interest: &Interest,
+        standing: &Standing,
+    ) -> Result<Option<Arc<Outgoing>>, ReplicaError> {
+        let _turn = self.updates.lock().await;
+        replica.outgoing(&self.reader, interest, standing).await
+    }
+
+    /// Has this relay want what the peer asks for. A publisher asks for all, of the origin.
+    fn wish(&self, shared: &Shared, channel: &ChannelName, asked: &Interest) -> Option<Wish> {
+        let wanted = shared.wanted.get(channel)?;
+        (self.reader != Reader::Publisher).then(|| Wish::new(wanted, &self.reader, asked))
+    }
+}
+
+/// Answers a pull, once what is asked for is held here. `Some` is what is left to be said in a message.
 async fn pulled(
+    shared: &Shared,
     replica: &Arc<Replica>,
-    reader: &Reader,
+    peer: &Peer,
     request: &UpdateRequest,
     sender: &mut Sender,
 ) -> Result<Option<UpdateAnswer>, ReplicaError> {
-    match replica.outgoing(reader, &request.interest, &request.standing).await {
-        Ok(Some(outgoing)) => {
-            outgoing.answer(sender).await?;
-            Ok(None)
+    let mut wish = peer.wish(shared, &request.channel, &request.interest);
+    let mut held = replica.watch_held();
+    let end = tokio::time::Instant::now() + FILL_WAIT;
+    loop {
+        held.mark_unchanged();
+        wish.iter_mut().for_each(Wish::renew);
+        let error = match peer.outgoing(replica, &request.interest, &request.standing).await {
+            Ok(Some(outgoing)) => {
+                outgoing.answer(sender).await?;
+                return Ok(None);
+            }
+            Ok(None) => return Ok(Some(UpdateAnswer::Nothing)),
+            Err(error) => error,
+        };
+        let is_coming = wish.is_some() && matches!(error, ReplicaError::NotHeld(_));
+        if is_coming && let Ok(Ok(())) = tokio::time::timeout_at(end, held.changed()).await {
+            continue;
         }
-        Ok(None) => Ok(Some(UpdateAnswer::Nothing)),
-        Err(error) => {
-            tracing::warn!(channel = %replica.channel(), %error, "an update could not be made");
-            Ok(Some(UpdateAnswer::NotFound))
-        }
+        tracing::warn!(channel = %replica.channel(), %error, "an update could not be made");
+        return Ok(Some(UpdateAnswer::NotFound));
     }
 }
 
 /// Pushes to a child for as long as its control stream is open, and takes its reports.
 async fn subscription(
     shared: &Arc<Shared>,
-    connection: &Connection,
+    peer: &Peer,
     subscribe: Subscribe,
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
-    let Some(replica) = shared.replica(&subscribe.channel).cloned() else {
+    let neighbours = shared.neighbours.get(&subscribe.channel).cloned();
+    let (Some(replica), Some(neighbours)) = (shared.replica(&subscribe.channel).cloned(), neighbours) else {
         return Ok(sender.finish()?);
     };
-    let reader = reader(connection);
-    let forbidden = replica.forbidden(&reader, &subscribe.interest);
+    let (connection, reader) = (&peer.connection, &peer.reader);
+    let forbidden = replica.forbidden(reader, &subscribe.interest);
     if forbidden > 0 {
         shared.refuse(connection, &format!("{forbidden} bundles"));
     }
     let time = shared.trust.machine().seconds();
-    let latest = replica.held().map(|held| held.accepted());
     let trust = shared.trust.version();
-    sender.send_message(&Welcome { latest, time, alternates: Vec::new(), trust }).await?;
-    let news = Told::new(&subscribe, trust);
+    let who = child_of(connection.peer());
+    let (condition, alternates) = (neighbours.condition(&replica), neighbours.alternates(&who));
+    let news = Told::new(&subscribe, trust, &condition, &alternates, who);
+    sender.send_message(&Welcome { condition, time, alternates, trust }).await?;
     // Who is denied is no business of hosts.
     let denials = (connection.peer().role() == Role::Relay).then(|| shared.denials.subscribe());
     let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
-    let peer = connection.peer();
-    let (name, role, channel) = (peer.name(), peer.role(), &subscribe.channel);
+    let (name, role) = (connection.peer().name(), connection.peer().role());
+    let channel = &subscribe.channel;
     let key = Key { name: name.into(), role: role.to_string(), channel: channel.to_string() };
     let _ends = Ends { shared, key: &key, session };
+    let _entered = entered(&neighbours, connection, subscribe.serves.clone(), session);
+    let wish = peer.wish(shared, channel, &subscribe.interest);
     let reports = async {
         // A host's report is one row, of two names and little more.
         let limit = if role == Role::Relay { MAX_FRAME } else { MAX_NAME as u64 * 8 };
@@ -199,9 +265,23 @@ async fn subscription(
     tokio::select! {
         biased;
         outcome = reports => outcome,
-        outcome = news.tell(&replica, denials, &mut sender) => outcome,
-        outcome = push(&replica, connection, &reader, subscribe) => outcome,
+        outcome = news.tell(&replica, &neighbours, denials, &mut sender) => outcome,
+        outcome = push(&replica, peer, wish, subscribe) => outcome,
     }
+}
+
+/// A relay is told of to others. Its name and place are its certificate's.
+fn entered(
+    neighbours: &Arc<Neighbours>,
+    connection: &Connection,
+    serves: Option<Address>,
+    session: u64,
+) -> Option<Entered> {
+    let peer = connection.peer();
+    // A relay dials from the socket that it listens at, so where it comes from it can be found.
+    let address = serves.or_else(|| Address::new(connection.remote().to_string()).ok())?;
+    let relay = Alternate { name: peer.member().clone(), place: Place::of(peer.labels()), address };
+    (peer.role() == Role::Relay).then(|| neighbours.enter(relay, session))
 }
 
 /// Notes that a subscription is over, also where its task is dropped with the connection.
@@ -220,10 +300,11 @@ impl Drop for Ends<'_> {
 /// Sends one update after the other; what is newest when a child is ready is what it gets.
 async fn push(
     replica: &Arc<Replica>,
-    connection: &Connection,
-    reader: &Reader,
+    peer: &Peer,
+    mut wish: Option<Wish>,
     subscribe: Subscribe,
 ) -> Result<(), ReplicaError> {
+    let connection = &peer.connection;
     let Subscribe { interest, mut standing, subscription, .. } = subscribe;
     let (mut held, mut fresh) = (replica.watch_held(), replica.watch_fresh());
     let mut trust = replica.trust().watch();
@@ -231,9 +312,10 @@ async fn push(
         held.mark_unchanged();
         fresh.mark_unchanged();
         trust.mark_unchanged();
-        match replica.outgoing(reader, &interest, &standing).await {
+        wish.iter_mut().for_each(Wish::renew);
+        match peer.outgoing(replica, &interest, &standing).await {
             Ok(Some(outgoing)) => {
-                let mut stream = connection.open_uni().await?;
+                let mut stream = next_stream(connection).await?;
                 let bytes = outgoing.push(subscription, &mut stream).await?;
                 let number = outgoing.accepted.number;
                 tracing::debug!(peer = %connection.peer(), number, bytes, "pushed");
@@ -241,6 +323,9 @@ async fn push(
                 continue;
             }
             Ok(None) => {}
+            Err(error @ ReplicaError::NotHeld(_)) => {
+                tracing::info!(peer = %connection.peer(), %error, "a child waits");
+            }
             Err(error) => {
                 tracing::warn!(peer = %connection.peer(), %error, "no update could be made; trying again after the next change")
             }
@@ -252,4 +337,16 @@ async fn push(
             changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
         }
     }
+}
+
+/// A stream for the next update: before the answers that are under way, so that a
+/// large one does not hold a release up. A child that takes none for long is stuck.
+async fn next_stream(connection: &Connection) -> Result<Sender, ReplicaError> {
+    let Ok(stream) = tokio::time::timeout(ANSWER_WAIT, connection.open_uni()).await else {
+        let (peer, fault) = (connection.peer().to_string(), PeerFault::Stalled { wait: ANSWER_WAIT });
+        return Err(TransportError::Peer { peer, fault }.into());
+    };
+    let stream = stream?;
+    stream.set_priority(1);
+    Ok(stream)
 }

@@ -1,8 +1,13 @@
 //! The relay's configuration file.
 
 use crate::RelayError;
-use rootcast::limits::{HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS};
+use rootcast::limits::{
+    HEAD_VALIDITY, HEAD_VALIDITY_LEAST, HEAD_VALIDITY_MOST, MAX_CHANNELS, MAX_KEEP, WANTED_KEPT,
+    WANTED_KEPT_MOST,
+};
 use rootcast::path::ChannelName;
+use rootcast::subscriptions::Keep;
+use rootcast::topology::Address;
 use rootcast_replica::{ConfigError, read_config};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -39,6 +44,18 @@ pub struct RelayConfig {
     /// Addresses of parents, the best first. None: this is the origin.
     #[serde(default)]
     pub parents: Vec<String>,
+    /// Where other relays and hosts can dial this relay, `host:port`. Its parent passes it on. Without it: what
+    /// `listen` says, or, where that is every address of the machine, where the parent sees it
+    /// (specs/topology.md, TP-11).
+    #[serde(default)]
+    pub advertise: Option<String>,
+    /// Bundles that a relay keeps up although no child wants them: names, `role/*` for those below one, `*` for
+    /// all. The origin keeps all.
+    #[serde(default)]
+    pub keep: Vec<Keep>,
+    /// How long a relay keeps up a bundle after the last child that wanted it has left, in seconds.
+    #[serde(default = "default_keep")]
+    pub keep_seconds: u64,
     /// How long the origin's heads are good for, in seconds. A host that hears of none for so long is STALE.
     #[serde(default = "default_head_validity")]
     pub head_validity_seconds: u64,
@@ -81,6 +98,10 @@ pub enum HttpCache {
     Shared,
 }
 
+fn default_keep() -> u64 {
+    WANTED_KEPT.as_secs()
+}
+
 fn default_head_validity() -> u64 {
     HEAD_VALIDITY.as_secs()
 }
@@ -106,13 +127,35 @@ impl RelayConfig {
                 format!("`head_validity_seconds` is between {} and {}", allowed.start(), allowed.end());
             return Err(ConfigError::wrong(path, message).into());
         }
+        if config.keep_seconds == 0 || config.keep_seconds > WANTED_KEPT_MOST.as_secs() {
+            let message = format!("`keep_seconds` is between 1 and {}", WANTED_KEPT_MOST.as_secs());
+            return Err(ConfigError::wrong(path, message).into());
+        }
+        if config.keep.len() > MAX_KEEP || (config.parents.is_empty() && !config.keep.is_empty()) {
+            let message = format!(
+                "`keep` is for a relay with `parents`, and names at most {MAX_KEEP}; the origin keeps all"
+            );
+            return Err(ConfigError::wrong(path, message).into());
+        }
         if config.keys.is_some() && !config.parents.is_empty() {
             let message = "`keys` are the origin's, and a relay with `parents` is not the origin";
             return Err(ConfigError::wrong(path, message).into());
+        }
+        for address in config.parents.iter().chain(&config.advertise) {
+            Address::new(address.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
         }
         config.keys = config.keys.map(|keys| directory.join(keys));
         config.identity = directory.join(&config.identity);
         config.state = directory.join(&config.state);
         Ok(config)
+    }
+
+    /// Where the relay, which listens at `bound`, can be dialled; `None` where its parent can tell better.
+    pub(crate) fn serves(&self, bound: SocketAddr) -> Option<Address> {
+        match &self.advertise {
+            Some(address) => Address::new(address.clone()).ok(),
+            None if bound.ip().is_unspecified() => None,
+            None => Address::new(bound.to_string()).ok(),
+        }
     }
 }

@@ -5,12 +5,11 @@ use crate::config::HttpCache;
 use crate::server::Shared;
 use bytes::Bytes;
 use rootcast::codec;
-use rootcast::http::{Place, Resource, Url, entity_tag, has_tag};
+use rootcast::http::{Resource, Target, Url, entity_tag, has_tag};
 use rootcast::limits::{MIB, NEWS_AGE};
 use rootcast::path::ChannelName;
 use rootcast::reader::Reader;
 use rootcast_replica::{Offered, Replica, ReplicaError};
-use rootcast_transport::PeerName;
 use rootcast_transport::https::{
     HttpAnswer, HttpRequest, HttpsArrival, HttpsListener, HttpsSession, Keep, Verb,
 };
@@ -75,7 +74,7 @@ async fn answer(shared: &Arc<Shared>, request: HttpRequest) -> HttpAnswer {
     let url: Option<Url> = request.target.parse().ok();
     let url = url.filter(|url| url.platform == shared.trust.newest().trust().platform);
     // What proves itself may come from anybody, whose certificate has ended say.
-    if let Some(Url { place: Place::Join, .. }) = url {
+    if let Some(Url { target: Target::Join, .. }) = url {
         return joined(shared, request).await;
     }
     let caller = request.caller.as_ref().map(|(name, _)| name).filter(|name| !shared.denied.is_denied(name));
@@ -83,11 +82,17 @@ async fn answer(shared: &Arc<Shared>, request: HttpRequest) -> HttpAnswer {
     if request.verb != Verb::Get {
         return HttpAnswer::of_status(NOT_ALLOWED);
     }
-    let Some(Url { place: Place::Channel(channel, resource), .. }) = url else {
+    let Some(Url { target: Target::Channel(channel, resource), .. }) = url else {
         return HttpAnswer::of_status(NOT_FOUND);
     };
+    let reader = Reader::new(caller.role(), caller.labels().of_host(caller.name()));
+    // Nobody subscribes over HTTPS: to ask for a bundle is to want it (HT-11a). A publisher asks the origin.
+    let wanted = shared.wanted.get(&channel).filter(|_| reader != Reader::Publisher);
+    if let (Some(wanted), Some(bundle)) = (wanted, resource.bundle()) {
+        wanted.ask(&reader, bundle);
+    }
     let outcome = match shared.replica(&channel) {
-        Some(replica) => look_up(replica, caller, &resource).await,
+        Some(replica) => look_up(replica, &reader, &resource).await,
         None => Ok(Offered::Absent),
     };
     match outcome {
@@ -97,6 +102,7 @@ async fn answer(shared: &Arc<Shared>, request: HttpRequest) -> HttpAnswer {
             shared.refuse_peer(caller, &resource.to_string());
             HttpAnswer::of_status(NOT_FOUND)
         }
+        Err(ReplicaError::NotHeld(_)) if wanted.is_some() => HttpAnswer::of_status(UNAVAILABLE),
         Err(error) => {
             warn(&channel, &resource, &error);
             HttpAnswer::of_status(NOT_FOUND)
@@ -134,10 +140,9 @@ impl Found {
 /// What a resource is to who asks for it.
 async fn look_up(
     replica: &Arc<Replica>,
-    caller: &PeerName,
+    reader: &Reader,
     resource: &Resource,
 ) -> Result<Offered<Found>, ReplicaError> {
-    let reader = Reader::new(caller.role(), caller.labels().of_host(caller.name()));
     let document = |document: Option<Bytes>| {
         document.map_or(Offered::Absent, |document| Offered::Here(Found::one(COSE, document)))
     };
@@ -159,15 +164,15 @@ async fn look_up(
             replica.release_document(*release).await?.map(|bytes| Found::one(COSE, bytes))
         }
         Resource::Leaf(release, bundle) => {
-            let leaf = replica.leaf(&reader, *release, bundle).await?;
+            let leaf = replica.leaf(reader, *release, bundle).await?;
             leaf.map(|leaf| Found::one(CBOR, codec::encode(&leaf)))
         }
         Resource::Edit { to, bundle, from } => {
-            let edit = replica.edit(&reader, *to, bundle, *from).await?;
+            let edit = replica.edit(reader, *to, bundle, *from).await?;
             edit.map(|edit| Found { media_type: BYTES, pieces: edit.into_pieces() })
         }
         Resource::Object(release, bundle, object) => {
-            let object = replica.object(&reader, *release, bundle, *object).await?;
+            let object = replica.object(reader, *release, bundle, *object).await?;
             object.map(|bytes| Found::one(BYTES, bytes))
         }
     })

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::limits::{JOIN_WAIT, MAX_JOIN_REQUEST};
 use rootcast::protocol::Opening;
+use rootcast::topology::Address;
 use rootcast_replica::joining::ask;
 use rootcast_transport::{Code, Endpoint, PeerFault, Receiver, Sender, TransportError, Unproven};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Who answers requests.
 pub(crate) enum Answers {
@@ -26,8 +27,8 @@ pub(crate) enum Answers {
 pub(crate) struct Parents {
     /// Our end of the network.
     pub(crate) endpoint: Endpoint,
-    /// Their addresses, the best first.
-    pub(crate) addresses: Vec<String>,
+    /// Their addresses, that of the one that is followed first.
+    pub(crate) ways: watch::Receiver<Vec<Address>>,
     /// How many more requests may be under way.
     pub(crate) room: Semaphore,
 }
@@ -54,8 +55,9 @@ impl Answers {
 }
 
 async fn pass_on(parents: &Parents, request: &Bytes) -> JoinAnswer {
-    for address in &parents.addresses {
-        let asked = async { ask(&parents.endpoint.connect(address).await?, request.clone()).await };
+    let ways = parents.ways.borrow().clone();
+    for address in &ways {
+        let asked = async { ask(&parents.endpoint.connect(address.as_str()).await?, request.clone()).await };
         match asked.await {
             Ok(JoinAnswer::Unavailable) => {}
             Ok(answer) => return answer,

@@ -17,11 +17,14 @@ mod http;
 pub mod issuing;
 mod joins;
 pub mod membership;
+mod neighbours;
 mod news;
 mod publish;
 mod server;
 mod start;
 mod status;
+mod tickets;
+mod wanted;
 
 pub use config::{HttpCache, HttpsAddress, RelayConfig};
 pub use error::RelayError;

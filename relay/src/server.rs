@@ -8,7 +8,9 @@ use crate::heads::HeadSigner;
 use crate::http;
 use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
+use crate::neighbours::Neighbours;
 use crate::status::Statuses;
+use crate::wanted::Wanted;
 use crate::{RelayConfig, RelayError};
 use bytes::Bytes;
 use rootcast::denials::{Denials, VerifiedDenials};
@@ -19,10 +21,14 @@ use rootcast::limits::{
 };
 use rootcast::path::ChannelName;
 use rootcast::protocol::{HostState, HostStatus, Interest};
+use rootcast::topology::{Address, Child, Patience};
 use rootcast_replica::durable::{self, PUBLIC};
 use rootcast_replica::joining::JoinFailure;
 use rootcast_replica::renewal::{ask_parents, is_past_half, keep_renewed, renew};
-use rootcast_replica::{Follow, FollowEvent, Machine, Member, Replica, System, Tending, Trusted, follow};
+use rootcast_replica::{
+    Follow, FollowEvent, Machine, Member, Replica, System, Tending, Trusted, child_of, follow,
+    known_addresses,
+};
 use rootcast_transport::https::HttpsListener;
 use rootcast_transport::{
     Arrival, Code, Connection, Endpoint, Handshake, Identity, PeerName, TransportError,
@@ -35,6 +41,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -83,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) is_origin: bool,
     pub(crate) replicas: BTreeMap<ChannelName, Arc<Replica>>,
+    /// The relays around us, by channel.
+    pub(crate) neighbours: BTreeMap<ChannelName, Arc<Neighbours>>,
     pub(crate) statuses: Arc<Statuses>,
     pub(crate) publishing: Mutex<()>,
     /// Who answers requests to join and to renew.
@@ -104,8 +113,8 @@ pub(crate) struct Shared {
     pub(crate) denials: watch::Sender<Option<Bytes>>,
     /// The origin's record of what it was asked and did; no other relay has one.
     pub(crate) audit: Option<Arc<Audit>>,
-    /// Constant: a relay wants all bundles of its channels.
-    interest: watch::Sender<Interest>,
+    /// What this relay wants of each channel; the origin has all.
+    pub(crate) wanted: BTreeMap<ChannelName, Arc<Wanted>>,
     pub(crate) events: Arc<dyn Fn(RelayEvent) + Send + Sync>,
 }
 
@@ -179,17 +188,21 @@ pub async fn run_on(
             Replica::open(store, member.trust.clone(), channel.clone(), true, Some(directory.clone()))?;
         replicas.insert(channel.clone(), Arc::new(replica));
     }
+    let wanted = if config.parents.is_empty() { BTreeMap::new() } else { wanted(&config, &replicas) };
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = machine.listen(&member.identity, config.listen)?;
     let https = listen_https(&*machine, &config, &member.identity, endpoint.local_addr()?)?;
+    let neighbours = neighbours(&member, &config, &replicas);
+    let ways = watch::Sender::new(known_addresses(&config.parents));
     let shared = Arc::new(Shared {
+        neighbours,
         name: member.identity.name().name().to_owned(),
         is_origin: config.parents.is_empty(),
         trust: member.trust.clone(),
         replicas,
         statuses: Arc::default(),
         publishing: Mutex::new(()),
-        answers: answers(&config, &endpoint, membership.clone()),
+        answers: answers(&config, &endpoint, membership.clone(), ways.subscribe()),
         joiners: Semaphore::new(MAX_JOINS),
         authority: Bytes::copy_from_slice(member.identity.authority().der()),
         denied: DeniedSet::default(),
@@ -198,13 +211,14 @@ pub async fn run_on(
         refused: AtomicU64::new(0),
         denials: watch::Sender::new(None),
         audit,
-        interest: watch::Sender::new(Interest::All),
+        wanted,
         events,
     });
     if let (false, Ok(document)) = (shared.is_origin, read_document(&shared.denials_path)) {
         shared.take_denials(&document.into());
     }
     let mut tasks = JoinSet::new();
+    tasks.spawn(crate::tickets::resume(machine.clone(), &config.state, &endpoint, &member.identity)?);
     tasks.spawn(own_status(shared.clone()));
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
@@ -228,14 +242,23 @@ pub async fn run_on(
             }
         }
     } else {
-        let (dialling, parents, clock) = (endpoint.clone(), config.parents.clone(), machine.clone());
+        let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
         let adopt = adopting(&endpoint, &https);
         tasks.spawn(keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
-            let (dialling, parents, now) = (dialling.clone(), parents.clone(), clock.now());
+            let (dialling, parents, now) = (dialling.clone(), known.borrow().clone(), clock.now());
             async move { ask_parents(&dialling, &parents, &own, now, request).await }
         }));
-        for replica in shared.replicas.values() {
-            tasks.spawn(follow(follow_of(&shared, replica, &endpoint, &config)));
+        let child = child_of(member.identity.name());
+        let serves = config.serves(endpoint.local_addr()?);
+        for (channel, wanted) in &shared.wanted {
+            tasks.spawn(wanted.clone().keep_up());
+            let (replica, neighbours) = (shared.replica(channel), shared.neighbours.get(channel));
+            let (Some(replica), Some(neighbours)) = (replica, neighbours) else { continue };
+            tasks.spawn(neighbours.clone().speak(replica.clone()));
+            let upstream = Some(neighbours.upstream().clone());
+            let (child, serves, ways) = (child.clone(), serves.clone(), ways.clone());
+            let follow_of = follow_of(&shared, replica, wanted.watch(), &endpoint, &config, child, ways);
+            tasks.spawn(follow(Follow { serves, upstream, ..follow_of }));
         }
     }
     let (name, address) = (shared.name.clone(), endpoint.local_addr()?);
@@ -315,13 +338,28 @@ async fn renew_itself(membership: &Membership, own: Identity) -> Result<JoinAnsw
     })
 }
 
-fn answers(config: &RelayConfig, endpoint: &Endpoint, membership: Option<Arc<Membership>>) -> Answers {
+fn neighbours(
+    member: &Member,
+    config: &RelayConfig,
+    replicas: &BTreeMap<ChannelName, Arc<Replica>>,
+) -> BTreeMap<ChannelName, Arc<Neighbours>> {
+    let own = member.identity.name().member();
+    let of = || Arc::new(Neighbours::new(own.clone(), config.parents.is_empty()));
+    replicas.keys().map(|channel| (channel.clone(), of())).collect()
+}
+
+fn answers(
+    config: &RelayConfig,
+    endpoint: &Endpoint,
+    membership: Option<Arc<Membership>>,
+    ways: watch::Receiver<Vec<Address>>,
+) -> Answers {
     match membership {
         Some(membership) => Answers::Here { membership, room: Semaphore::new(MAX_JOINS_JUDGED) },
         None if config.parents.is_empty() => Answers::Nobody,
         None => Answers::Parents(Box::new(Parents {
             endpoint: endpoint.clone(),
-            addresses: config.parents.clone(),
+            ways,
             room: Semaphore::new(MAX_JOINS_FORWARDED),
         })),
     }
@@ -366,19 +404,37 @@ fn read_document(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What it takes to follow the parents in one channel. A relay carries all its bundles.
+/// What a relay wants of its channels.
+fn wanted(
+    config: &RelayConfig,
+    replicas: &BTreeMap<ChannelName, Arc<Replica>>,
+) -> BTreeMap<ChannelName, Arc<Wanted>> {
+    let kept = Duration::from_secs(config.keep_seconds);
+    let of = |replica: &Arc<Replica>| Arc::new(Wanted::new(replica.clone(), config.keep.clone(), kept));
+    replicas.iter().map(|(channel, replica)| (channel.clone(), of(replica))).collect()
+}
+
+/// What it takes to follow the parents in one channel.
 fn follow_of(
     shared: &Arc<Shared>,
     replica: &Arc<Replica>,
+    interest: watch::Receiver<Interest>,
     endpoint: &Endpoint,
     config: &RelayConfig,
+    child: Child,
+    ways: watch::Sender<Vec<Address>>,
 ) -> Follow {
     let (channel, events, shared_with) = (replica.channel().clone(), shared.events.clone(), shared.clone());
     Follow {
         endpoint: endpoint.clone(),
-        parents: config.parents.clone(),
+        child,
+        parents: known_addresses(&config.parents),
+        patience: Patience::STANDARD,
+        serves: None,
+        upstream: None,
+        ways,
         replica: replica.clone(),
-        interest: shared.interest.subscribe(),
+        interest,
         report: shared.statuses.watch(),
         fallback: None,
         events: Arc::new(move |event| {

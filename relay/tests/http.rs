@@ -18,10 +18,10 @@ use network::Following;
 use rootcast::acceptance::Accepted;
 use rootcast::codec;
 use rootcast::denials::Denied;
-use rootcast::http::{After, EditBody, LeafAnswer, NewsAnswer, Place, Resource, Url};
+use rootcast::http::{After, EditBody, LeafAnswer, NewsAnswer, Resource, Target, Url};
 use rootcast::id::ObjectId;
 use rootcast::join::JoinAnswer;
-use rootcast::limits::{HTTP_GAP, MAX_FRAME, MIB};
+use rootcast::limits::{DIALS_IN_VAIN, HTTP_GAP, HTTP_RETRY, MAX_FRAME, MIB};
 use rootcast::member::Role;
 use rootcast::protocol::{EditBase, Interest, Opening, PublishAnswer};
 use rootcast::reader::Reader;
@@ -31,7 +31,7 @@ use rootcast_replica::renewal::ask_over_https;
 use rootcast_replica::{Fallback, FollowEvent, Offered, Replica, Rule, Update};
 use rootcast_store::Retained;
 use rootcast_transport::https::{Ask, Caches, HttpsConnection, HttpsDialer};
-use rootcast_transport::{Code, Endpoint, Identity};
+use rootcast_transport::{Code, Endpoint, Identity, TransportError};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 use support::*;
@@ -70,7 +70,7 @@ impl Publishing {
 }
 
 fn target(resource: Resource) -> String {
-    Url { platform: PLATFORM, place: Place::Channel(channel(), resource) }.to_string()
+    Url { platform: PLATFORM, target: Target::Channel(channel(), resource) }.to_string()
 }
 
 async fn https(identity: &Identity, at: SocketAddr) -> HttpsConnection {
@@ -204,7 +204,7 @@ async fn threat_21_absent_and_forbidden_look_the_same_over_https() {
     for bad in ["/", "/v1/", "/v1/../../etc/passwd", "/v2/x", &format!("{}x", target(Resource::News(None)))] {
         assert!(soon(asking.get(bad, ASK)).await.unwrap().is_none(), "{bad}");
     }
-    let elsewhere = Url { platform: rootcast::id::PlatformId::from_bytes([1; 16]), place: Place::Join };
+    let elsewhere = Url { platform: rootcast::id::PlatformId::from_bytes([1; 16]), target: Target::Join };
     assert!(soon(asking.get(&elsewhere.to_string(), ASK)).await.unwrap().is_none());
     let posted = soon(asking.post(&target(Resource::News(None)), Bytes::new(), ASK)).await;
     assert!(posted.is_err(), "nothing is brought there");
@@ -305,6 +305,56 @@ async fn ht_31_a_wider_interest_and_a_damaged_store_are_filled_over_https() {
     host.replica.request_repair();
     host.until("healed", |host| host.healed() >= lost.len() as u64).await;
     assert!(!content(&host.replica).is_empty());
+}
+
+#[tokio::test]
+async fn ht_11a_a_relay_fetches_what_is_asked_for_over_https_and_nothing_for_who_may_not_have_it() {
+    let house = House::new();
+    let origin = house.origin().await;
+    let publishing = Publishing::at(&house, &origin).await;
+    let first = publishing.publish(FIRST).await;
+    let relay = house.member(Role::Relay, "eu");
+    let eu = house.run("eu", &[&origin]).await;
+    let identity = house.labelled(Role::Agent, "web-1", &["role=web"]);
+    let mut asking = https(&identity, eu.https()).await;
+    let arrives = async { while get(&mut asking, Resource::Leaf(first, bundle("plan"))).await.is_none() {} };
+    soon(arrives).await;
+    let leaf = |name: &str| target(Resource::Leaf(first, bundle(name)));
+    let outcome = asking.get(&leaf("role/web"), ASK).await;
+    let Err(TransportError::Later { wait, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(wait, HTTP_RETRY);
+    for name in ["role/db", "role/none"] {
+        assert_eq!(asking.get(&leaf(name), ASK).await.unwrap(), None, "{name}");
+    }
+    let host = host(&identity, &[eu.https()]);
+    host.until("release 1", |host| has(host, 1) && roots(host).len() == 3).await;
+    let mut relaying = https(&relay, eu.https()).await;
+    let outcome = relaying.get(&leaf("role/db"), ASK).await;
+    assert!(matches!(outcome, Err(TransportError::Later { .. })), "it was not fetched: {outcome:?}");
+    // From then on the relay has what comes, and each of its leaves is proved out of those it has.
+    publishing.publish(&[("role/web", "w", Some(b"web, again\n"))]).await;
+    host.until("release 2", |host| has(host, 2)).await;
+}
+
+#[tokio::test]
+async fn ht_30_a_host_that_knows_many_parents_does_not_dial_them_all_in_vain_first() {
+    let house = House::new();
+    let origin = house.origin().await;
+    let publishing = Publishing::at(&house, &origin).await;
+    publishing.publish(FIRST).await;
+    let identity = house.labelled(Role::Agent, "web-1", &["role=web"]);
+    let nobody = (1..=2 * DIALS_IN_VAIN as u8).map(|last| SocketAddr::from(([127, 0, 0, last], 9)));
+    let parents: Vec<SocketAddr> = nobody.chain([origin.https()]).collect();
+    let mut host = host(&identity, &parents);
+    let mut lost = 0;
+    let quic = |event: &FollowEvent| matches!(event, FollowEvent::Lost { address, .. } if !address.starts_with("https://"));
+    host.event("a fallback", |event| {
+        lost += usize::from(quic(event));
+        matches!(event, FollowEvent::Fallback { .. })
+    })
+    .await;
+    assert_eq!(lost, DIALS_IN_VAIN);
+    host.until("release 1", |host| has(host, 1)).await;
 }
 
 #[tokio::test]
@@ -464,7 +514,8 @@ async fn ht_14_a_plain_cache_serves_the_second_host_of_a_role() {
         return;
     }
     let house = House::new();
-    let origin = house.origin_with(HttpCache::Shared).await;
+    house.member(Role::Relay, "origin");
+    let origin = house.run_with("origin", &[], |config| config.http_cache = HttpCache::Shared).await;
     let publishing = Publishing::at(&house, &origin).await;
     let text = Numbers::new(7).text(200_000);
     publishing.publish(&[("base", "a", Some(&text)), ("role/web", "w", Some(b"web\n"))]).await;

@@ -74,8 +74,11 @@ impl Platform {
             channels: vec![channel()],
             keys: None,
             addresses: Vec::new(),
+            advertise: None,
             parents: parents.iter().map(SocketAddr::to_string).collect(),
             head_validity_seconds: 3600,
+            keep: Vec::new(),
+            keep_seconds: 3600,
         };
         let store = config.state.join("channels").join("main");
         let (told, mut events) = mpsc::unbounded_channel();
@@ -167,6 +170,7 @@ async fn subscribe(connection: &Connection) -> (Sender, Receiver) {
         standing: nowhere(),
         trust: 1,
         head: (0, 0),
+        serves: None,
     };
     sender.send_message(&Opening::Subscribe(opening)).await.unwrap();
     receiver.receive_message::<Welcome>(MAX_FRAME).await.unwrap().expect("a welcome");
@@ -342,8 +346,12 @@ async fn of_publishers_that_race_exactly_one_wins() {
     for name in ["one", "two", "three"] {
         connections.push(origin.connect(&platform.client(Role::Publisher, name)).await);
     }
-    let child =
-        Following::start(&platform.client(Role::Agent, "child"), replica(), &[origin.address], Interest::All);
+    let child = Following::start(
+        &platform.client(Role::Agent, "child"),
+        host_replica(),
+        &[origin.address],
+        Interest::All,
+    );
     for number in 1..=12u64 {
         let drafts: Vec<Draft> = (0..publishers.len())
             .map(|at| publishers[at].draft(&[("base", "a", Some(format!("{number} by {at}").as_bytes()))]))
@@ -386,8 +394,12 @@ async fn status_shows_who_holds_what() {
     let publisher = Publisher::new();
     let publishing = origin.connect(&platform.client(Role::Publisher, "publisher")).await;
     publish(&publishing, &publisher, &[("base", "a", Some(b"1")), ("base", "b", Some(b"2"))]).await;
-    let agent =
-        Following::start(&platform.client(Role::Agent, "agent"), replica(), &[relay.address], Interest::All);
+    let agent = Following::start(
+        &platform.client(Role::Agent, "agent"),
+        host_replica(),
+        &[relay.address],
+        Interest::All,
+    );
     agent.until("the release", |child| roots(child) == roots(&publisher.replica)).await;
     let row = HostStatus {
         name: "another".into(),
@@ -435,8 +447,12 @@ async fn threat_20_a_child_that_does_not_read_holds_nobody_up() {
     let idle = platform.client(Role::Relay, "idle");
     let unread = origin.connect(&idle).await;
     let _control = subscribe(&unread).await;
-    let child =
-        Following::start(&platform.client(Role::Agent, "child"), replica(), &[origin.address], Interest::All);
+    let child = Following::start(
+        &platform.client(Role::Agent, "child"),
+        host_replica(),
+        &[origin.address],
+        Interest::All,
+    );
     let mut random = Numbers::new(3);
     // More than the windows of a connection hold, and it does not compress.
     let large: Vec<u8> = (0..6_000_000 / 4).flat_map(|_| (random.next() as u32).to_le_bytes()).collect();

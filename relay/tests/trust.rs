@@ -117,7 +117,7 @@ async fn tree(house: &House) -> (Running, Running) {
 /// A host that follows a relay.
 fn host_below(house: &House, name: &str, relay: &Running) -> Following {
     let endpoint = Endpoint::dial_only(&house.member(Role::Agent, name)).unwrap();
-    Following::start(&endpoint, replica(), &[relay.address], Interest::All)
+    Following::start(&endpoint, host_replica(), &[relay.address], Interest::All)
 }
 
 /// Version 2 of a house: key 4 publishes instead of key 2, in another epoch if wanted.
@@ -181,7 +181,7 @@ async fn tuf_fast_forward_a_host_that_was_driven_up_comes_back_by_a_new_epoch() 
     let mut far = thief.draft(&[("base", "a", Some(b"evil\n"))]);
     far.release.number = rootcast::limits::MAX_NUMBER;
     far.release.previous = Some(rootcast::id::ReleaseHash::from_bytes([1; 32]));
-    let driven = replica();
+    let driven = host_replica();
     driven.receive(&far.update(), &Interest::All, Rule::Follow).unwrap();
     let (host, _connection) = dial(&house.member(Role::Agent, "web-1"), &origin).await;
     let host = Following::start(&host, driven, &[origin.address], Interest::All);
@@ -267,7 +267,7 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
     let first = publisher.draft(files);
     publishing.publish(&first, 2).await;
     let (web, asking) = dial(&house.labelled(Role::Agent, "web-1", &["role=web"]), &origin).await;
-    let host = Following::start(&web, replica(), &[origin.address], Interest::All);
+    let host = Following::start(&web, host_replica(), &[origin.address], Interest::All);
     host.until("release 1", |host| has(host, 1)).await;
     let names = |replica: &Replica| {
         let held = replica.held().unwrap();
@@ -277,7 +277,7 @@ async fn threat_21_a_host_reads_its_own_bundles_and_absent_and_forbidden_look_th
     // One that names what it may not have gets the rest, as if there were no such thing.
     let (greedy, _connection) = dial(&house.labelled(Role::Agent, "web-2", &["role=web"]), &origin).await;
     let interest = named(&["base", "plan", "role/db", "role/none", "role/web"]);
-    let greedy = Following::start(&greedy, replica(), &[origin.address], interest);
+    let greedy = Following::start(&greedy, host_replica(), &[origin.address], interest);
     greedy.until("release 1", |host| has(host, 1)).await;
     assert_eq!(names(&greedy.replica), ["base", "plan", "role/web"]);
 
@@ -340,7 +340,7 @@ async fn f_34_a_host_whose_layers_grow_gets_the_new_bundle_with_the_release_it_a
     publishing.publish(&first, 2).await;
     let (web, _connection) = dial(&house.labelled(Role::Agent, "web-1", &["role=web"]), &origin).await;
     let interest = named(&["base", "plan", "role/web"]);
-    let mut host = Following::start(&web, replica(), &[origin.address], interest);
+    let mut host = Following::start(&web, host_replica(), &[origin.address], interest);
     host.until("release 1", |host| has(host, 1)).await;
     let next = publisher.draft(&[("role/web", "w", Some(b"web\n"))]);
     publishing.publish(&next, 2).await;

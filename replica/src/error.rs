@@ -83,6 +83,9 @@ pub enum ReplicaError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The parent is reached through us: to follow it would be to follow ourselves.
+    #[error("the parent follows this relay")]
+    Loop,
     /// An update names a bundle that we did not ask for.
     #[error("the update brings bundle `{0}`, which was not asked for")]
     NotAsked(BundleName),
@@ -95,6 +98,9 @@ pub enum ReplicaError {
     /// The parent has not got the channel, or does not show it to us.
     #[error("the parent has no channel that we may read under this name")]
     NotFound,
+    /// A child asks for a bundle that this relay has yet to fetch itself.
+    #[error("bundle `{0}` is not held here yet; it is being fetched")]
+    NotHeld(BundleName),
     /// The parent lacks objects that we need.
     #[error("the parent could not supply {0} objects that are missing here")]
     Unrepaired(usize),

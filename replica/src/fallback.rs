@@ -2,8 +2,10 @@
 //! the same parents over HTTPS, until QUIC reaches one again (specs/http.md, HT-30 to HT-34).
 
 use crate::follow::{Follow, FollowEvent};
+use crate::parents::Parents;
 use crate::{Machine, ReplicaError, https};
-use rootcast::limits::{FALLBACK_AFTER, PROBE_FIRST, PROBE_MAX, RETRY_FIRST, RETRY_MAX};
+use rootcast::limits::{FALLBACK_AFTER, QUIC_PROBE_FIRST, QUIC_PROBE_MAX, RETRY_FIRST, RETRY_MAX};
+use rootcast::topology::Address;
 use rootcast_transport::https::HttpsDialer;
 use rootcast_transport::{Code, Endpoint};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ pub struct Fallback {
 impl Fallback {
     /// HTTPS with this dialer, after [`FALLBACK_AFTER`].
     pub fn new(dialer: HttpsDialer) -> Self {
-        Self { dialer, after: FALLBACK_AFTER, probe: PROBE_FIRST }
+        Self { dialer, after: FALLBACK_AFTER, probe: QUIC_PROBE_FIRST }
     }
 
     /// With other times: QUIC has reached nobody for `after`, and is tried again after `probe`,
@@ -33,34 +35,36 @@ impl Fallback {
 }
 
 /// Follows the parents over HTTPS, if it is time for that and one answers; returns
-/// once QUIC reaches one (`true`), or HTTPS reaches none either. `reached`: when QUIC did last.
-pub(crate) async fn instead(follow: &mut Follow, reached: Instant) -> bool {
+/// once QUIC reaches one (`true`), or HTTPS reaches none either.
+pub(crate) async fn instead(follow: &mut Follow, parents: &Parents) -> bool {
+    let reached = parents.reached();
     let Some(fallback) = follow.fallback.clone().filter(|fallback| reached.elapsed() >= fallback.after)
     else {
         return false;
     };
     let machine = follow.replica.machine().clone();
-    let probing = probe(machine, follow.endpoint.clone(), follow.parents.clone(), fallback.probe);
+    let known = parents.known();
+    let probing = probe(machine, follow.endpoint.clone(), &known, fallback.probe);
     let events = follow.events.clone();
     tokio::select! {
         biased;
         address = probing => {
-            (events)(FollowEvent::Returned { address });
+            (events)(FollowEvent::Returned { address: address.to_string() });
             true
         }
-        () = rounds(follow, &fallback.dialer, reached) => false,
+        () = rounds(follow, &fallback.dialer, &known, reached) => false,
     }
 }
 
 /// One parent after the other, as [`crate::follow`] does over QUIC, until none answers.
-async fn rounds(follow: &mut Follow, dialer: &HttpsDialer, reached: Instant) {
+async fn rounds(follow: &mut Follow, dialer: &HttpsDialer, parents: &[Address], reached: Instant) {
     let mut wait = RETRY_FIRST;
     let mut told = false;
     loop {
         let mut answered = false;
-        for address in follow.parents.clone() {
+        for address in parents {
             let over = format!("https://{address}");
-            let connection = match dialer.connect(&address).await {
+            let connection = match dialer.connect(address.as_str()).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     (follow.events)(FollowEvent::Lost { address: over, reason: error.to_string() });
@@ -77,7 +81,7 @@ async fn rounds(follow: &mut Follow, dialer: &HttpsDialer, reached: Instant) {
             let begun = Instant::now();
             let parent = connection.peer().to_string();
             (follow.events)(FollowEvent::Connected { parent, address: over.clone() });
-            let outcome = https::session(follow, dialer, &address, connection).await;
+            let outcome = https::session(follow, dialer, address.as_str(), connection).await;
             // Our own disk is no reason to hurry back.
             let ours = matches!(outcome, Err(ReplicaError::Store(_)));
             if begun.elapsed() > wait && !ours {
@@ -99,15 +103,15 @@ async fn rounds(follow: &mut Follow, dialer: &HttpsDialer, reached: Instant) {
 async fn probe(
     machine: Arc<dyn Machine>,
     endpoint: Endpoint,
-    parents: Vec<String>,
+    parents: &[Address],
     first: Duration,
-) -> String {
+) -> Address {
     let mut wait = first;
     loop {
         tokio::time::sleep(machine.jitter(wait)).await;
-        wait = (wait * 2).min(PROBE_MAX);
-        for address in &parents {
-            match endpoint.connect(address).await {
+        wait = (wait * 2).min(QUIC_PROBE_MAX);
+        for address in parents {
+            match endpoint.connect(address.as_str()).await {
                 Ok(connection) => {
                     connection.close(Code::DONE, "QUIC gets through");
                     return address.clone();

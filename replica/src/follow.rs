@@ -2,15 +2,16 @@
 //! when it is lost, the next one.
 
 use crate::fallback::{self, Fallback};
+use crate::fill::Filling;
+use crate::parents::{Arrived, Parents};
 use crate::session::{answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
-use rootcast::limits::{
-    ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP, RETRY_FIRST, RETRY_MAX,
-};
+use rootcast::limits::{ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP};
 use rootcast::protocol::{
     HostStatus, Interest, News, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
 };
+use rootcast::topology::{Address, Alternate, Alternates, Child, Patience, Route};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -70,8 +71,18 @@ pub enum FollowEvent {
 pub struct Follow {
     /// Our end of the network.
     pub endpoint: Endpoint,
-    /// Addresses of parents, the best first.
-    pub parents: Vec<String>,
+    /// Who we are.
+    pub child: Child,
+    /// Addresses of parents, as configured, the best first.
+    pub parents: Vec<Address>,
+    /// How long to wait for what.
+    pub patience: Patience,
+    /// Where we can be dialled; relays.
+    pub serves: Option<Address>,
+    /// Where the way to the origin is told; relays.
+    pub upstream: Option<watch::Sender<Upstream>>,
+    /// Told which addresses to ask: the parent's first, then the others that are known.
+    pub ways: watch::Sender<Vec<Address>>,
     /// What is kept up.
     pub replica: Arc<Replica>,
     /// Which bundles; a change subscribes anew.
@@ -84,48 +95,67 @@ pub struct Follow {
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
 
-/// Follows parents until the future is dropped: the first that answers, and
-/// on loss the next at once; after a round without success it waits, longer
-/// each time, with jitter.
+/// What a relay knows of those above it, in one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Upstream {
+    /// The parent's way to the origin; cut off where there is no parent.
+    pub route: Route,
+    /// The parent.
+    pub parent: Option<Alternate>,
+    /// Those that the parent named.
+    pub alternates: Alternates,
+}
+
+/// How a session ended without anybody's fault.
+enum Ended {
+    /// By the parent.
+    Over,
+    /// Others are to be tried first.
+    Poor,
+    /// There is a better parent, and a connection to it.
+    Better(Arrived),
+}
+
+/// Follows parents until the future is dropped, as [`Choice`](rootcast::topology::Choice) says which.
 pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
-    let mut wait = RETRY_FIRST;
-    let mut reached = tokio::time::Instant::now();
+    let mut parents = Parents::open(&follow).await;
+    let mut next = None;
     loop {
-        for address in follow.parents.clone() {
-            let outcome = match follow.endpoint.connect(&address).await {
-                Ok(connection) => {
-                    let begun = tokio::time::Instant::now();
-                    let parent = connection.peer().to_string();
-                    (follow.events)(FollowEvent::Connected { parent, address: address.clone() });
-                    let outcome = session(&mut follow, &connection).await;
-                    connection.close(Code::LEAVING, "the child leaves");
-                    // Our own disk is no reason to hurry back.
-                    let ours = matches!(outcome, Err(ReplicaError::Store(_)));
-                    reached = tokio::time::Instant::now();
-                    if begun.elapsed() > wait && !ours {
-                        wait = RETRY_FIRST;
+        let arrived = match next.take() {
+            Some(arrived) => arrived,
+            None => match parents.dial(&*follow.events).await {
+                Ok(arrived) => arrived,
+                Err(wait) => {
+                    // Once QUIC answers again there is nothing to wait for.
+                    if !fallback::instead(&mut follow, &parents).await {
+                        tokio::time::sleep(wait).await;
                     }
-                    outcome
+                    continue;
                 }
-                Err(error) => {
-                    // A relay that is busy, say, is no reason to look for another way to it.
-                    if error.is_answer() {
-                        reached = tokio::time::Instant::now();
-                    }
-                    Err(error.into())
-                }
-            };
-            let reason = outcome.err().map_or_else(|| "it ended the session".to_owned(), |e| e.to_string());
-            (follow.events)(FollowEvent::Lost { address, reason });
+            },
+        };
+        let (address, connection) = (arrived.address.clone(), arrived.connection.clone());
+        let parent = connection.peer().to_string();
+        (follow.events)(FollowEvent::Connected { parent, address: address.to_string() });
+        let outcome = session(&mut follow, &mut parents, arrived).await;
+        connection.close(Code::LEAVING, "the child leaves");
+        // Our own disk is no reason to hurry to anybody.
+        let ours = matches!(outcome, Err(ReplicaError::Store(_)));
+        let reason = match outcome {
+            Ok(Ended::Better(better)) => {
+                let reason = format!("{} is better", better.connection.peer());
+                next = Some(better);
+                reason
+            }
+            Ok(Ended::Poor) => "it is behind or cut off, and others are tried first".into(),
+            Ok(Ended::Over) => "it ended the session".into(),
+            Err(error) => error.to_string(),
+        };
+        if next.is_none() {
+            parents.lost(&address, ours);
         }
-        // Once QUIC answers again there is nothing to wait for.
-        if fallback::instead(&mut follow, reached).await {
-            wait = RETRY_FIRST;
-            continue;
-        }
-        tokio::time::sleep(follow.replica.machine().jitter(wait)).await;
-        wait = (wait * 2).min(RETRY_MAX);
+        (follow.events)(FollowEvent::Lost { address: address.to_string(), reason });
     }
 }
 
@@ -150,26 +180,46 @@ struct Control {
     sender: Sender,
     receiver: Receiver,
     number: u64,
+    /// What was subscribed to: what is wanted but for what is yet to be fetched.
+    interest: Interest,
 }
 
 async fn subscribe(
     follow: &mut Follow,
     connection: &Connection,
     number: u64,
-) -> Result<Control, ReplicaError> {
-    let interest = follow.interest.borrow_and_update().clone();
+    interest: Interest,
+) -> Result<(Control, Welcome), ReplicaError> {
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
     let (mut sender, mut receiver) = connection.open_bi().await?;
     let trust = follow.replica.trust().version();
     let head = follow.replica.head().map_or((0, 0), |head| head.head().rank());
-    let subscribe = Subscribe { channel, subscription: number, interest, standing, trust, head };
+    let (asked, serves) = (interest.clone(), follow.serves.clone());
+    let subscribe =
+        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let welcome = receiver.receive_message(MAX_FRAME);
     let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
     let welcome = welcome.ok_or(ReplicaError::NotFound)?;
-    update_trust(follow, connection, welcome.trust).await?;
-    Ok(Control { sender, receiver, number })
+    Ok((Control { sender, receiver, number, interest }, welcome))
+}
+
+/// Subscribes anew where what is wanted, or can be subscribed to, has changed.
+async fn resubscribe(
+    follow: &mut Follow,
+    connection: &Connection,
+    filling: &mut Filling,
+    control: &mut Control,
+) -> Result<(), ReplicaError> {
+    let interest = filling.begin(&follow.interest.borrow_and_update());
+    if interest != control.interest {
+        let (again, welcome) = subscribe(follow, connection, control.number + 1, interest).await?;
+        *control = again;
+        update_trust(follow, connection, welcome.trust).await?;
+        follow.report.mark_changed();
+    }
+    Ok(())
 }
 
 /// Fetches the versions of trust up to the one that the parent says it has.
@@ -182,8 +232,18 @@ async fn update_trust(follow: &Follow, connection: &Connection, version: u64) ->
 }
 
 /// Takes in what the parent says on the control stream.
-async fn hear(follow: &Follow, connection: &Connection, news: News) -> Result<(), ReplicaError> {
+async fn hear(
+    follow: &Follow,
+    parents: &mut Parents,
+    connection: &Connection,
+    news: News,
+) -> Result<(), ReplicaError> {
     let document = match news {
+        News::Condition(condition) => return parents.heard(condition),
+        News::Alternates(alternates) => {
+            parents.learn(alternates).await;
+            return Ok(());
+        }
         News::Trust(version) => return update_trust(follow, connection, version).await,
         News::Denials(document) => {
             (follow.events)(FollowEvent::Denials { document });
@@ -240,9 +300,21 @@ pub(crate) async fn behind(replica: &Replica) {
     }
 }
 
-/// Follows one parent until it is lost.
-async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), ReplicaError> {
-    let mut control = subscribe(follow, connection, 1).await?;
+/// Follows one parent until it is lost, or left for a better one.
+async fn session(
+    follow: &mut Follow,
+    parents: &mut Parents,
+    arrived: Arrived,
+) -> Result<Ended, ReplicaError> {
+    let connection = &arrived.connection;
+    let mut filling = Filling::new(&follow.replica, connection);
+    let interest = filling.begin(&follow.interest.borrow_and_update());
+    let (mut control, welcome) = subscribe(follow, connection, 1, interest).await?;
+    let trust = welcome.trust;
+    if !parents.welcomed(&arrived, welcome).await? {
+        return Ok(Ended::Poor);
+    }
+    update_trust(follow, connection, trust).await?;
     follow.report.mark_changed();
     let mut next_report = tokio::time::Instant::now();
     let mut report_due = false;
@@ -254,10 +326,13 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
             biased;
             () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
             () = &mut behind => return Err(ReplicaError::Withheld),
+            filled = filling.next() => {
+                filling.take(filled?).await?;
+                resubscribe(follow, connection, &mut filling, &mut control).await?;
+            }
             changed = follow.interest.changed() => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
-                control = subscribe(follow, connection, control.number + 1).await?;
-                follow.report.mark_changed();
+                resubscribe(follow, connection, &mut filling, &mut control).await?;
             }
             changed = follow.report.changed(), if !report_due => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
@@ -272,15 +347,16 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
             }
             _ = replica.repair.notified() => {
                 // What this parent cannot mend, the next one is asked to.
-                if let Err(error) = heal(follow, connection).await {
+                if let Err(error) = heal(follow, connection, &control.interest).await {
                     replica.request_repair();
                     return Err(error);
                 }
             }
             news = control.receiver.receive_message::<News>(MAX_NEWS) => match news? {
-                Some(news) => hear(follow, connection, news).await?,
-                None => return Ok(()),
+                Some(news) => hear(follow, parents, connection, news).await?,
+                None => return Ok(Ended::Over),
             },
+            better = parents.look_around(connection) => return Ok(Ended::Better(better?)),
             // The last: a parent that sends without end keeps nothing else from being done.
             stream = connection.accept_uni() => {
                 let mut stream = stream?;
@@ -289,9 +365,13 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
                 if let Some(pushed) = pushed {
                     let bytes = stream.bytes();
                     if pushed.subscription() == control.number {
-                        let update = replica.rebuild(pushed);
-                        take_in(follow, connection, update, bytes).await?;
+                        let update = replica.rebuild_anywhere(pushed, &control.interest).await?;
+                        take_in(follow, connection, &control.interest, update, bytes).await?;
+                        parents.supplied();
                     }
+                }
+                if filling.is_outdated() {
+                    resubscribe(follow, connection, &mut filling, &mut control).await?;
                 }
             }
         }
@@ -300,19 +380,18 @@ async fn session(follow: &mut Follow, connection: &Connection) -> Result<(), Rep
 
 /// Fetches what the held release lacks; where the parent has not all of that,
 /// takes in whole what it does have.
-async fn heal(follow: &Follow, connection: &Connection) -> Result<(), ReplicaError> {
+async fn heal(follow: &Follow, connection: &Connection, interest: &Interest) -> Result<(), ReplicaError> {
     let replica = &follow.replica;
     match replica.repair(connection).await {
         Ok(0) => {}
         Ok(_) => replica.held.send_modify(|_| {}),
         Err(ReplicaError::Unrepaired(left)) => {
-            let interest = follow.interest.borrow().clone();
-            let standing = Standing { whole: Vec::new(), ..replica.standing(&interest) };
+            let standing = Standing { whole: Vec::new(), ..replica.standing(interest) };
             let channel = replica.channel().clone();
             let request = UpdateRequest { channel, interest: interest.clone(), standing };
             let snapshot = pull(connection, request).await?;
             let (update, bytes) = snapshot.ok_or(ReplicaError::Unrepaired(left))?;
-            attempt(replica, connection, &interest, update, bytes, follow).await?;
+            attempt(replica, connection, interest, update, bytes, follow).await?;
             replica.repair(connection).await?;
         }
         Err(error) => return Err(error),
@@ -325,20 +404,20 @@ async fn heal(follow: &Follow, connection: &Connection) -> Result<(), ReplicaErr
 async fn take_in(
     follow: &Follow,
     connection: &Connection,
+    interest: &Interest,
     update: Option<Update>,
     bytes: u64,
 ) -> Result<(), ReplicaError> {
     let replica = &follow.replica;
-    let interest = follow.interest.borrow().clone();
     let attempted = match update {
-        Some(ref update) => attempt(replica, connection, &interest, update.clone(), bytes, follow).await,
+        Some(ref update) => attempt(replica, connection, interest, update.clone(), bytes, follow).await,
         None => Err(ReplicaError::Unfit),
     };
     // Signed by keys that a newer version of trust may name: judged once more by that.
     let attempted = match (attempted, update) {
         (Err(error), Some(update)) if error.is_trust() && replica.trust().fetch(connection).await? => {
             (follow.events)(FollowEvent::Trust { version: replica.trust().version() });
-            attempt(replica, connection, &interest, update, bytes, follow).await
+            attempt(replica, connection, interest, update, bytes, follow).await
         }
         (attempted, _) => attempted,
     };
@@ -364,12 +443,12 @@ async fn take_in(
     };
     tracing::info!(%error, parent = %connection.peer(), "a pushed update does not fit; asking from where we stand");
     let mut last = error;
-    let release = replica.standing(&interest).release;
-    for standing in [replica.standing(&interest), Standing { release, whole: Vec::new() }] {
+    let release = replica.standing(interest).release;
+    for standing in [replica.standing(interest), Standing { release, whole: Vec::new() }] {
         let channel = replica.channel().clone();
         let request = UpdateRequest { channel, interest: interest.clone(), standing };
         let pulled = match pull(connection, request).await? {
-            Some((update, bytes)) => attempt(replica, connection, &interest, update, bytes, follow).await,
+            Some((update, bytes)) => attempt(replica, connection, interest, update, bytes, follow).await,
             None => Ok(()),
         };
         match pulled {

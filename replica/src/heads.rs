@@ -57,6 +57,7 @@ impl Replica {
                 .map_err(|source| ReplicaError::KeepTrust { path, source })?;
         }
         if floors.head() != (head_epoch, head_sequence) {
+            let _write = self.writing();
             self.store.begin()?.commit(Floors { head_epoch, head_sequence, ..floors })?;
         }
         self.head.send_replace(Some(Arc::new(offered)));

@@ -7,16 +7,17 @@ use crate::{Held, Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::codec;
-use rootcast::http::{After, EditBody, LeafAnswer, NewsAnswer, Place, Resource, Url};
-use rootcast::id::ObjectId;
+use rootcast::http::{After, EditBody, LeafAnswer, NewsAnswer, Resource, Target, Url};
+use rootcast::id::{ObjectId, ProofHash};
 use rootcast::limits::{
-    ANSWER_WAIT, HTTP_GAP, MAX_DOCUMENT, MAX_EDIT, MAX_HTTP_ANSWER, MAX_NEWS_WAIT, MAX_OBJECT,
+    ANSWER_WAIT, FILL_WAIT, HTTP_GAP, MAX_DOCUMENT, MAX_EDIT, MAX_HTTP_ANSWER, MAX_NEWS_WAIT, MAX_OBJECT,
     MAX_REPAIR_ROUNDS,
 };
-use rootcast::merkle;
+use rootcast::merkle::{PartialTree, ProofError};
 use rootcast::path::BundleName;
 use rootcast::protocol::{Interest, ListedBundle, ObjectsRequest, UpdateHead};
 use rootcast::tree::empty_root;
+use rootcast_transport::TransportError;
 use rootcast_transport::https::{Ask, Caches, HttpsConnection, HttpsDialer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,7 +39,7 @@ struct Parent {
 impl Parent {
     fn target(&self, resource: Resource) -> String {
         let platform = self.replica.trust().newest().trust().platform;
-        Url { platform, place: Place::Channel(self.replica.channel().clone(), resource) }.to_string()
+        Url { platform, target: Target::Channel(self.replica.channel().clone(), resource) }.to_string()
     }
 
     async fn get(
@@ -117,14 +118,14 @@ pub(crate) async fn session(
     let mut polling = Box::pin(poll(waiting, known, Instant::now()));
     let behind = behind(&replica);
     tokio::pin!(behind);
-    let mut latest = None;
+    let mut newest = Newest::default();
     follow.interest.mark_unchanged();
     loop {
         tokio::select! {
             biased;
             (waiting, answer) = &mut polling => {
                 let answer = answer?;
-                hear(follow, &mut parent, &answer, &mut latest).await?;
+                hear(follow, &mut parent, &answer, &mut newest).await?;
                 // What could not be taken in counts as known, too: it is no news a second time.
                 known = After {
                     trust: answer.trust,
@@ -136,10 +137,9 @@ pub(crate) async fn session(
             }
             changed = follow.interest.changed() => {
                 changed.map_err(|_| ReplicaError::Stopped)?;
-                if let Some(latest) = latest {
-                    bring(follow, &mut parent, latest).await?;
-                }
+                newest.bring(follow, &mut parent).await?;
             }
+            () = again(newest.again) => newest.bring(follow, &mut parent).await?,
             _ = replica.repair.notified() => {
                 // What this parent cannot mend, the next one is asked to.
                 if let Err(error) = heal(follow, &mut parent).await {
@@ -150,6 +150,49 @@ pub(crate) async fn session(
             () = replica.withheld.notified() => return Err(ReplicaError::Withheld),
             () = &mut behind => return Err(ReplicaError::Withheld),
         }
+    }
+}
+
+/// The newest release that a parent has named, and what of it is yet to come.
+#[derive(Default)]
+struct Newest {
+    release: Option<Accepted>,
+    /// Since when the parent has said that it has not all of it yet.
+    since: Option<Instant>,
+    /// When it is asked again.
+    again: Option<Instant>,
+}
+
+impl Newest {
+    /// Brings it; what the parent has yet to fetch it is asked for again (HT-11a).
+    async fn bring(&mut self, follow: &Follow, parent: &mut Parent) -> Result<(), ReplicaError> {
+        self.again = None;
+        let Some(release) = self.release else { return Ok(()) };
+        let wait = match bring(follow, parent, release).await {
+            Err(ReplicaError::Transport(TransportError::Later { wait, .. })) => wait,
+            outcome => {
+                self.since = None;
+                return outcome;
+            }
+        };
+        self.later(Instant::now(), wait)
+    }
+
+    /// Notes that not all of it is there yet.
+    fn later(&mut self, now: Instant, wait: Duration) -> Result<(), ReplicaError> {
+        if now.saturating_duration_since(*self.since.get_or_insert(now)) >= FILL_WAIT {
+            return Err(ReplicaError::Withheld);
+        }
+        self.again = Some(now + wait);
+        Ok(())
+    }
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn again(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -171,7 +214,7 @@ async fn hear(
     follow: &Follow,
     parent: &mut Parent,
     news: &NewsAnswer,
-    latest: &mut Option<Accepted>,
+    newest: &mut Newest,
 ) -> Result<(), ReplicaError> {
     update_trust(follow, parent, news.trust).await?;
     let replica = &follow.replica;
@@ -194,10 +237,10 @@ async fn hear(
     }
     // A parent that is behind us has nothing to offer, and does no harm.
     let held = replica.held().map(|held| held.accepted().rank());
-    let ahead = |newest: &Accepted| Some(*newest) != *latest && Some(newest.rank()) >= held;
-    if let Some(newest) = news.latest.filter(ahead) {
-        bring(follow, parent, newest).await?;
-        *latest = Some(newest);
+    let ahead = |latest: &Accepted| Some(*latest) != newest.release && Some(latest.rank()) >= held;
+    if let Some(latest) = news.latest.filter(ahead) {
+        newest.release = Some(latest);
+        newest.bring(follow, parent).await?;
     }
     Ok(())
 }
@@ -298,6 +341,48 @@ async fn attempt(
     Err(ReplicaError::Unrepaired(1))
 }
 
+/// The leaves of these bundles, by index, each with its own proof. What the parent has not yet
+/// it hears of all at once.
+async fn leaves(
+    parent: &mut Parent,
+    names: &[BundleName],
+    release: Accepted,
+) -> Result<BTreeMap<u64, LeafAnswer>, ReplicaError> {
+    let (mut answers, mut later) = (BTreeMap::new(), None);
+    for name in names {
+        let resource = Resource::Leaf(release, name.clone());
+        let answer = match parent.message::<LeafAnswer>(resource.clone()).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => continue,
+            Err(error @ ReplicaError::Transport(TransportError::Later { .. })) => {
+                later = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if answer.leaf.name != *name {
+            return Err(wrong(&resource, "it is another bundle's"));
+        }
+        answers.insert(answer.index, answer);
+    }
+    later.map_or(Ok(answers), Err)
+}
+
+/// The proof of several leaves of a release of `count` bundles together, out of the proofs of each
+/// alone (HT-8); `None` where there are none.
+fn joined(answers: &BTreeMap<u64, LeafAnswer>, count: u64) -> Result<Option<Vec<ProofHash>>, ProofError> {
+    let mut tree: Option<PartialTree> = None;
+    for (index, LeafAnswer { leaf, siblings, .. }) in answers {
+        let alone = PartialTree::new(count, &BTreeMap::from([(*index, leaf.hash())]), siblings)?;
+        match &mut tree {
+            None => tree = Some(alone),
+            Some(tree) => tree.join(&alone)?,
+        }
+    }
+    let indices: Vec<u64> = answers.keys().copied().collect();
+    tree.map(|tree| tree.prove(&indices)).transpose()
+}
+
 /// Puts an update together: the release, the leaves with one proof, the edits. `None`
 /// where nothing of the release is for us.
 async fn fetch(
@@ -315,21 +400,12 @@ async fn fetch(
     if release.accepted() != wanted {
         return Err(wrong(&resource, "it is another release"));
     }
-    let mut answers = BTreeMap::new();
-    for name in names {
-        let resource = Resource::Leaf(wanted, name.clone());
-        let Some(answer) = parent.message::<LeafAnswer>(resource.clone()).await? else { continue };
-        if answer.leaf.name != *name {
-            return Err(wrong(&resource, "it is another bundle's"));
-        }
-        answers.insert(answer.index, answer);
-    }
-    if answers.is_empty() {
+    let answers = leaves(parent, names, wanted).await?;
+    let Some(siblings) = joined(&answers, release.release().bundles)
+        .map_err(|_| wrong(&resource, "the proofs of its leaves do not fit it"))?
+    else {
         return Ok(None);
-    }
-    let alone = answers.iter().map(|(index, answer)| (*index, answer.siblings.clone())).collect();
-    let siblings = merkle::join(release.release().bundles, &alone)
-        .map_err(|_| wrong(&resource, "the proofs of its leaves do not fit it"))?;
+    };
     // Nothing large is fetched for a leaf that nobody signed.
     let leaves = answers.iter().map(|(index, answer)| (*index, answer.leaf.clone())).collect();
     release.bundles(leaves, &siblings)?;
@@ -387,5 +463,22 @@ async fn heal(follow: &Follow, parent: &mut Parent) -> Result<(), ReplicaError> 
             replica.repair(Release { parent, release }).await.map(drop)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ht_11a_a_parent_that_never_gets_what_it_lacks_is_left() {
+        let (mut newest, begun, wait) = (Newest::default(), Instant::now(), Duration::from_secs(1));
+        newest.later(begun, wait).unwrap();
+        assert_eq!(newest.again, Some(begun + wait));
+        let late = begun + FILL_WAIT - wait;
+        newest.later(late, wait).unwrap();
+        assert_eq!(newest.again, Some(late + wait));
+        let outcome = newest.later(begun + FILL_WAIT, wait);
+        assert!(matches!(outcome, Err(ReplicaError::Withheld)), "{outcome:?}");
     }
 }

@@ -12,6 +12,7 @@ pub mod durable;
 mod error;
 mod evidence;
 mod fallback;
+mod fill;
 mod follow;
 mod heads;
 mod https;
@@ -20,6 +21,7 @@ mod machine;
 mod member;
 mod objects;
 mod outgoing;
+mod parents;
 mod reach;
 mod receive;
 pub mod renewal;
@@ -33,11 +35,12 @@ mod update;
 pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
 pub use fallback::Fallback;
-pub use follow::{Follow, FollowEvent, follow};
+pub use follow::{Follow, FollowEvent, Upstream, follow};
 pub use machine::{Machine, System};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
 pub use outgoing::Outgoing;
 use outgoing::Prepared;
+pub use parents::{child_of, known_addresses};
 use reach::Reaches;
 pub use receive::{Received, Rule};
 pub use resources::Offered;
@@ -48,23 +51,26 @@ pub use snapshot::Tending;
 pub use trusted::Trusted;
 pub use update::Update;
 
+use bytes::Bytes;
 use cache::EditCache;
 use evidence::Evidence;
 use rootcast::acceptance::{Accepted, Floors};
 use rootcast::compact::Before;
 use rootcast::head::VerifiedHead;
 use rootcast::id::{NodeId, ProofHash};
+use rootcast::limits::{EDITS_AT_ONCE, LOOKED_INTO_AT_ONCE};
+use rootcast::merkle::PartialTree;
 use rootcast::path::{BundleName, ChannelName};
 use rootcast::plan::Plan;
 use rootcast::protocol::{Interest, Standing, UpdateMessage};
 use rootcast::trust::TrustChain;
-use rootcast::verify::{ReleaseRecord, VerifiedBundles};
+use rootcast::verify::{ReleaseRecord, VerifiedBundles, VerifyError};
 use rootcast_store::Store;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, watch};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// A release that a replica holds whole and durable, as far as it is interested.
 #[derive(Debug)]
@@ -75,9 +81,28 @@ pub struct Held {
     pub siblings: Vec<ProofHash>,
     /// The version of trust that it was last judged by.
     judged_by: u64,
+    /// What leaves and proof tell of the release's tree of leaves, once a child needs a part of it.
+    tree: OnceLock<Result<PartialTree, VerifyError>>,
 }
 
 impl Held {
+    pub(crate) fn new(bundles: VerifiedBundles, siblings: Vec<ProofHash>, judged_by: u64) -> Self {
+        Self { bundles, siblings, judged_by, tree: OnceLock::new() }
+    }
+
+    pub(crate) fn tree(&self) -> Result<&PartialTree, ReplicaError> {
+        let tree = self.tree.get_or_init(|| self.bundles.tree(&self.siblings));
+        tree.as_ref().map_err(|error| error.clone().into())
+    }
+
+    /// The proof of the leaves at `indices` (ascending), which are all held.
+    ///
+    /// # Errors
+    /// Where one is not.
+    pub fn prove(&self, indices: &[u64]) -> Result<Vec<ProofHash>, ReplicaError> {
+        self.tree()?.prove(indices).map_err(|_| ReplicaError::NotFound)
+    }
+
     /// Judges a record anew. One that verifies under an older version of trust alone is held, and not served.
     ///
     /// # Errors
@@ -88,8 +113,7 @@ impl Held {
         channel: &ChannelName,
     ) -> Result<Self, ReplicaError> {
         let bundles = record.verify(trust, channel)?;
-        let (siblings, judged_by) = (record.siblings.clone(), trust.newest().trust().version);
-        Ok(Self { bundles, siblings, judged_by })
+        Ok(Self::new(bundles, record.siblings.clone(), trust.newest().trust().version))
     }
 
     /// Whether the trust that it was last judged by lets its keys publish: what was
@@ -119,7 +143,7 @@ pub struct Fresh {
     held: Arc<Held>,
     /// What was held when it came.
     before: Option<Arc<Held>>,
-    edits: BTreeMap<BundleName, bytes::Bytes>,
+    edits: BTreeMap<BundleName, Bytes>,
 }
 
 /// One channel's bundles, verified and durable.
@@ -135,6 +159,14 @@ pub struct Replica {
     evidence: Evidence,
     /// Held while an update is taken in: what is judged and what is held stay one.
     receiving: Mutex<()>,
+    /// Held while the store is written to; taken after `receiving` where both are. A
+    /// bundle that is being fetched is written without `receiving`, so that nobody's
+    /// release waits to be passed on until that is done.
+    writing: Mutex<()>,
+    /// Bundles of releases that are being fetched: not to be collected.
+    filling: Mutex<Vec<Weak<Held>>>,
+    /// Room to compute edits in.
+    computing: Semaphore,
     cache: EditCache,
     prepared: Prepared,
     /// The plan that was read last, by its bundle's root.
@@ -192,6 +224,9 @@ impl Replica {
             fresh: watch::Sender::new(None),
             evidence: Evidence::new(evidence),
             receiving: Mutex::default(),
+            writing: Mutex::default(),
+            filling: Mutex::default(),
+            computing: Semaphore::new(EDITS_AT_ONCE),
             cache: EditCache::default(),
             prepared: Prepared::default(),
             plan: Mutex::default(),
@@ -302,17 +337,36 @@ impl Replica {
     }
 
     /// The update that was pushed, its head rebuilt where it came without what
-    /// we can compute; `None` where it does not build on what is held.
-    pub fn rebuild(&self, pushed: Pushed) -> Option<Update> {
+    /// we can compute; `None` where it does not build on what is held. `interest`: of the subscription that it came over.
+    pub fn rebuild(&self, pushed: Pushed, interest: &Interest) -> Option<Update> {
         let Pushed { message, edits } = pushed;
         let head = match message {
             UpdateMessage::Whole(head) => head,
             UpdateMessage::Compact(head) => {
                 let held = self.held()?;
-                Before::new(&held.bundles, |_| true).expand(&head, &edits)?
+                Before::new(&held.bundles, |leaf| interest.covers(&leaf.name)).expand(&head, &edits)?
             }
         };
         Some(Update { head, edits })
+    }
+
+    /// As [`Replica::rebuild`], where the edits and leaves to be hashed are many on a thread that may take long.
+    pub(crate) async fn rebuild_anywhere(
+        self: &Arc<Self>,
+        pushed: Pushed,
+        interest: &Interest,
+    ) -> Result<Option<Update>, ReplicaError> {
+        let leaves = self.held().map_or(0, |held| held.bundles.leaves().len());
+        if !is_large(&pushed.edits, leaves) {
+            return Ok(self.rebuild(pushed, interest));
+        }
+        let (replica, interest) = (self.clone(), interest.clone());
+        self.blocking(move || Ok(replica.rebuild(pushed, &interest))).await
+    }
+
+    /// The right to write to the store.
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs work that may wait for the disk where it may.
@@ -335,4 +389,10 @@ impl Replica {
             }
         }
     }
+}
+
+/// Whether hashing these edits and so many leaves would hold up others on its thread.
+fn is_large(edits: &[Bytes], leaves: usize) -> bool {
+    let bytes = edits.iter().map(|edit| edit.len() as u64).fold(leaves as u64 * 256, u64::saturating_add);
+    bytes > LOOKED_INTO_AT_ONCE
 }

@@ -1,6 +1,6 @@
 //! Serving a child: what it lacks, from where it stands.
 
-use crate::{Fresh, Held, Replica, ReplicaError};
+use crate::{Fresh, Held, Machine, Replica, ReplicaError, is_large};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::compact::{Before, CompactHead};
@@ -8,16 +8,17 @@ use rootcast::edit::{self, Effort};
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{EditHash, NodeId};
 use rootcast::limits::{CACHED_EDIT_BYTES, PREPARED_UPDATES};
-use rootcast::merkle;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
 use rootcast::plan::{Plan, plan_bundle, plan_path};
 use rootcast::protocol::{EditBase, EditHead, Interest, ListedBundle, Standing, UpdateHead, Waypoint};
 use rootcast::reader::Reader;
 use rootcast::release::BundleLeaf;
+use rootcast::subscriptions::lacking;
 use rootcast::tree::{Tree, empty_root};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
 
 /// An update ready to be sent.
 #[derive(Debug, Clone)]
@@ -34,24 +35,31 @@ pub struct Outgoing {
     pub standing: Standing,
 }
 
-/// Updates made lately: children that stand alike get the same one.
+/// Updates made lately, or being made: children that stand alike get the same
+/// one, however many ask for it at once.
 #[derive(Default)]
-pub(crate) struct Prepared(Mutex<VecDeque<(Key, Arc<Outgoing>)>>);
+pub(crate) struct Prepared(Mutex<VecDeque<(Key, Cell)>>);
+
+type Cell = Arc<OnceCell<Arc<Outgoing>>>;
 
 #[derive(PartialEq, Clone)]
 struct Key {
     target: Accepted,
     /// What it asks for and may read.
     interest: Interest,
-    /// What it asks for.
-    asked: Interest,
     standing: Standing,
 }
 
 impl Prepared {
-    fn find(&self, key: &Key) -> Option<Arc<Outgoing>> {
-        let made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        made.iter().find(|(held, _)| held == key).map(|(_, outgoing)| outgoing.clone())
+    /// The place of the update that this key stands for.
+    fn cell(&self, key: &Key) -> Cell {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cell)) = made.iter().find(|(held, _)| held == key) {
+            return cell.clone();
+        }
+        let cell = Cell::default();
+        made.push_back((key.clone(), cell.clone()));
+        cell
     }
 
     /// Forgets all, since better ones can be made now.
@@ -59,11 +67,11 @@ impl Prepared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn keep(&self, key: Key, outgoing: Arc<Outgoing>) {
+    /// Forgets the oldest beyond the bounds; who waits for one of them gets it all the same.
+    fn trim(&self) {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        made.push_back((key, outgoing));
-        let size = |(_, made): &(Key, Arc<Outgoing>)| -> u64 {
-            made.edits.iter().map(|edit| edit.len() as u64).sum()
+        let size = |(_, cell): &(Key, Cell)| -> u64 {
+            cell.get().map_or(0, |made| made.edits.iter().map(|edit| edit.len() as u64).sum())
         };
         let mut bytes: u64 = made.iter().map(&size).sum();
         while made.len() > PREPARED_UPDATES || bytes > CACHED_EDIT_BYTES {
@@ -118,7 +126,8 @@ impl Replica {
     /// far as it asks for it and may read it; `None` when it has all of that.
     ///
     /// # Errors
-    /// When the store fails, or this replica has not all bundles and so cannot serve.
+    /// [`ReplicaError::NotHeld`] while a bundle that it may have is yet to be
+    /// fetched: no child gets half a release. Or the store fails.
     pub async fn outgoing(
         self: &Arc<Self>,
         reader: &Reader,
@@ -130,42 +139,95 @@ impl Replica {
             // Nothing that they could not verify by the trust in force.
             Reader::Relay | Reader::Host(_) => self.granted(),
         };
-        let plan = match (&newest, reader) {
-            (Some(newest), Reader::Host(_)) => self.plan(newest)?,
+        let plan = match &newest {
+            Some(newest) if matches!(reader, Reader::Host(_)) || !newest.bundles.is_complete() => {
+                self.plan_of(newest).await?
+            }
             _ => None,
         };
-        let interest = reader.narrow(plan.as_deref(), asked);
-        let Some(mut target) = self.target(newest, &interest, standing, reader) else { return Ok(None) };
-        let (asked, standing) = (asked.clone(), standing.clone());
-        let key = Key { target: target.held.accepted(), interest, asked, standing };
-        if let Some(made) = self.prepared.find(&key) {
-            return Ok(Some(made));
+        let plan = plan.as_deref();
+        let interest = reader.narrow(plan, asked);
+        let target = self.target(newest.clone(), plan, &interest, standing, reader);
+        let looked_at = target.as_ref().map(|target| &target.held).or(newest.as_ref());
+        let lacks = looked_at.and_then(|held| lacking(&held.bundles, plan, &interest).into_iter().next());
+        if let Some(bundle) = lacks {
+            return Err(ReplicaError::NotHeld(bundle));
         }
-        if let Some(at) = target.older {
-            // Read and verified anew: not on the thread that serves this child's siblings.
-            let replica = self.clone();
-            let before = self.blocking(move || replica.release(at.number)).await.ok().flatten();
-            target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
+        let Some(mut target) = target else { return Ok(None) };
+        if !target.held.bundles.leaves().values().any(|leaf| interest.covers(&leaf.name)) {
+            return Ok(None);
         }
-        let made = self.prepare(&target, &key).await?.map(Arc::new);
-        if let Some(outgoing) = &made {
-            self.prepared.keep(key, outgoing.clone());
-        }
-        Ok(made)
+        let key = Key { target: target.held.accepted(), interest, standing: standing.clone() };
+        let cell = self.prepared.cell(&key);
+        let make = async {
+            if let Some(at) = target.older {
+                // Read and verified anew: not on the thread that serves this child's siblings.
+                let replica = self.clone();
+                let before = self.blocking(move || replica.release(at.number)).await.ok().flatten();
+                target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
+            }
+            self.prepare(&target, &key).await.map(Arc::new)
+        };
+        let made = cell.get_or_try_init(|| make).await.cloned();
+        self.prepared.trim();
+        made.map(Some)
     }
 
     /// How many bundles of the newest release are asked for that this reader may not have.
     pub fn forbidden(&self, reader: &Reader, asked: &Interest) -> usize {
         let (Some(held), Interest::Named(names)) = (self.held(), asked) else { return 0 };
         let Ok(plan) = self.plan(&held) else { return 0 };
-        let exists = |name: &&BundleName| held.bundles.leaf(name).is_some();
-        names.iter().filter(exists).filter(|name| !reader.covers(plan.as_deref(), name)).count()
+        let plan = plan.as_deref();
+        let exists = |name: &&BundleName| {
+            held.bundles.index(name).is_some() || plan.is_some_and(|plan| plan.bundles.contains(*name))
+        };
+        names.iter().filter(exists).filter(|name| !reader.covers(plan, name)).count()
+    }
+
+    /// What a child may have of what it asks for, by the newest release; nothing before
+    /// there is one. With the plan that says so, which changes seldom.
+    pub fn allowed(&self, reader: &Reader, asked: &Interest) -> (Option<NodeId>, Interest) {
+        let plan = match reader {
+            Reader::Publisher | Reader::Relay => return (self.plan_root(), asked.clone()),
+            Reader::Host(_) => self.held().map(|held| self.plan(&held)),
+        };
+        match plan {
+            Some(Ok(plan)) => (self.plan_root(), reader.narrow(plan.as_deref(), asked)),
+            Some(Err(_)) | None => (None, Interest::Named(Vec::new())),
+        }
+    }
+
+    /// The root of the newest release's plan.
+    pub fn plan_root(&self) -> Option<NodeId> {
+        plan_bundle().ok().and_then(|name| self.held()?.bundles.root(&name))
+    }
+
+    /// The plan of the newest release held; none where it has none, or cannot be read.
+    pub fn newest_plan(&self) -> Option<Arc<Plan>> {
+        self.plan(&*self.held()?).ok().flatten()
+    }
+
+    /// As [`Replica::plan`], read where reading may take long.
+    pub(crate) async fn plan_of(
+        self: &Arc<Self>,
+        held: &Arc<Held>,
+    ) -> Result<Option<Arc<Plan>>, ReplicaError> {
+        let root = plan_bundle().ok().and_then(|name| held.bundles.root(&name));
+        let kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, plan)) = kept.filter(|(of, _)| Some(*of) == root) {
+            return Ok(Some(plan));
+        }
+        let (replica, held) = (self.clone(), held.clone());
+        self.blocking(move || replica.plan(&held)).await
     }
 
     /// The plan of a release that is held; none where it has none.
     pub(crate) fn plan(&self, held: &Held) -> Result<Option<Arc<Plan>>, ReplicaError> {
-        let Some(root) = plan_bundle().ok().and_then(|name| held.bundles.root(&name)) else {
-            return Ok(None);
+        let name = plan_bundle().map_err(|_| ReplicaError::NotFound)?;
+        let Some(root) = held.bundles.root(&name) else {
+            // One of several bundles has a plan (W-37): not here, then, or not yet.
+            let has_none = held.bundles.release().release().bundles <= 1;
+            return if has_none { Ok(None) } else { Err(ReplicaError::NotHeld(name)) };
         };
         let mut kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, plan)) = kept.as_ref().filter(|(of, _)| *of == root) {
@@ -186,17 +248,22 @@ impl Replica {
     fn target(
         &self,
         newest: Option<Arc<Held>>,
+        plan: Option<&Plan>,
         interest: &Interest,
         standing: &Standing,
         reader: &Reader,
     ) -> Option<Target> {
         let child_has: BTreeSet<&BundleName> = standing.whole.iter().collect();
         let fresh = self.fresh.borrow().clone().filter(|fresh| fresh.held.judged_by == self.trust.version());
-        // With another plan a host may read other bundles: it waits until that plan can be read.
+        // With another plan there are other bundles, and a host may read others: until that plan can be
+        // read only one who may read all is served, by a parent that has all.
         let plan_of = |held: &Held| plan_bundle().ok().and_then(|name| held.bundles.root(&name));
         let same_plan =
             |fresh: &Fresh| newest.as_ref().is_some_and(|newest| plan_of(&fresh.held) == plan_of(newest));
-        let fresh = fresh.filter(|fresh| !matches!(reader, Reader::Host(_)) || same_plan(fresh));
+        let fresh = fresh.filter(|fresh| {
+            let all = fresh.held.bundles.is_complete() && !matches!(reader, Reader::Host(_));
+            all || (same_plan(fresh) && lacking(&fresh.held.bundles, plan, interest).is_empty())
+        });
         if let Some(fresh) = fresh {
             let release = fresh.held.bundles.release().release();
             let follows = match (&standing.release, &fresh.before) {
@@ -232,38 +299,31 @@ impl Replica {
     async fn prepare(
         self: &Arc<Self>,
         target: &Target,
-        Key { interest, asked, standing, .. }: &Key,
-    ) -> Result<Option<Outgoing>, ReplicaError> {
+        Key { interest, standing, .. }: &Key,
+    ) -> Result<Outgoing, ReplicaError> {
         let bundles = &target.held.bundles;
-        if !bundles.is_complete() {
-            return Err(ReplicaError::NotFound);
-        }
-        let hashes: Vec<_> = bundles.leaves().values().map(BundleLeaf::hash).collect();
         let covered: Vec<(u64, &BundleLeaf)> = bundles
             .leaves()
             .iter()
             .filter(|(_, leaf)| interest.covers(&leaf.name))
             .map(|(index, leaf)| (*index, leaf))
             .collect();
-        if covered.is_empty() {
-            return Ok(None);
-        }
         let whole: BTreeSet<&BundleName> = standing.whole.iter().collect();
         let at_before = |index: &u64| target.before.as_ref().and_then(|b| b.bundles.leaves().get(index));
-        // A child keeps unlisted leaves only where every bundle kept its place.
-        let keep_others = target.before.as_ref().is_some_and(|before| {
-            before.bundles.leaves().iter().all(|(index, old)| {
-                let stays = bundles.leaves().get(index).is_some_and(|new| new.name == old.name);
-                // One that it asks for and may not read any more it must not keep.
-                (stays && interest.covers(&old.name)) || !asked.covers(&old.name)
-            })
-        });
+        // A child keeps unlisted leaves only where we know all that it has, and each of them kept its
+        // place. One that it asks for and may not read any more it must not keep.
+        let stays = |before: &Held, name: &BundleName| {
+            let index = before.bundles.index(name);
+            index.is_some() && index == bundles.index(name) && interest.covers(name)
+        };
+        let keep_others = target.before.as_ref().filter(|_| !whole.is_empty());
+        let keep_others = keep_others.filter(|before| whole.iter().all(|name| stays(before, name)));
         let (mut listed, mut edits) = (Vec::new(), Vec::new());
         for (index, leaf) in &covered {
             let old = target.before.as_ref().and_then(|b| b.bundles.leaf(&leaf.name));
             let old = old.filter(|_| whole.contains(&leaf.name));
             let way = self.way(target, old, leaf).await?;
-            if keep_others && way.is_none() && old.is_some() && at_before(index) == Some(leaf) {
+            if keep_others.is_some() && way.is_none() && old.is_some() && at_before(index) == Some(leaf) {
                 continue;
             }
             let edit = way.as_ref().map(Way::head);
@@ -276,15 +336,16 @@ impl Replica {
             subscription: 0,
             release: bundles.release().document().clone(),
             listed,
-            keep_others,
-            siblings: merkle::prove(&hashes, &indices),
+            keep_others: keep_others.is_some(),
+            siblings: target.held.prove(&indices)?,
         };
-        let compact = target.before.as_ref().and_then(|before| {
-            Before::new(&before.bundles, |leaf| whole.contains(&leaf.name)).compact(&head, &edits)
-        });
+        let compact = match keep_others {
+            Some(before) => compacted(self.machine(), before, &standing.whole, &head, &edits).await?,
+            None => None,
+        };
         let whole = covered.iter().map(|(_, leaf)| leaf.name.clone()).collect();
         let standing = Standing { release: Some(accepted), whole };
-        Ok(Some(Outgoing { accepted, head, compact, edits, standing }))
+        Ok(Outgoing { accepted, head, compact, edits, standing })
     }
 
     /// How a child that holds `old` of a bundle gets `new`; `None` if it has it.
@@ -353,6 +414,8 @@ impl Replica {
     ) -> Result<Bytes, ReplicaError> {
         let replica = self.clone();
         let make = async move {
+            // One after the other where there is no room, in the order in which they were asked for.
+            let _room = self.computing.acquire().await.map_err(|_| ReplicaError::Stopped)?;
             let machine = replica.machine().clone();
             let encoding = machine.blocking(move || {
                 let source: &dyn ObjectSource = &*replica.store;
@@ -378,4 +441,21 @@ impl Replica {
         };
         self.cache.get((from, to), make).await
     }
+}
+
+/// The head without what a child that holds these bundles whole can compute, where that can be done.
+async fn compacted(
+    machine: &Arc<dyn Machine>,
+    before: &Arc<Held>,
+    whole: &[BundleName],
+    head: &UpdateHead,
+    edits: &[Bytes],
+) -> Result<Option<CompactHead>, ReplicaError> {
+    let (before, whole, head, edits) = (before.clone(), whole.to_vec(), head.clone(), edits.to_vec());
+    let is_large = is_large(&edits, whole.len());
+    let work = move || {
+        let has: BTreeSet<&BundleName> = whole.iter().collect();
+        Before::new(&before.bundles, |leaf| has.contains(&leaf.name)).compact(&head, &edits)
+    };
+    if is_large { machine.blocking(work).await } else { Ok(work()) }
 }

@@ -10,6 +10,7 @@ use rootcast::protocol::{EditBase, Interest};
 use rootcast::release::BundleLeaf;
 use rootcast::tree::empty_root;
 use rootcast::verify::{Admitted, Passage, ReleaseRecord, VerifiedBundles, VerifyError};
+use rootcast_store::Batch;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -88,20 +89,23 @@ impl Replica {
             Self::check_publication(&bundles, update, held.as_deref())?;
         }
         let admitted = Self::admit(&bundles, update, held.as_deref())?;
+        let now = Held::new(bundles.clone(), update.head.siblings.clone(), trust.trust().version);
+        let now = Arc::new(now);
+        if self.keep_log {
+            // Here rather than where the first child waits for its proof.
+            now.tree()?;
+        }
         // The origin tells nobody before it is durable; a relay may (invariant 6).
         if rule == Rule::Follow {
-            self.offer_fresh(&bundles, update, verdict, held.clone());
+            self.offer_fresh(&now, update, verdict, held.clone());
         }
         self.keep(&bundles, update, &admitted, &floors, rule)?;
         if self.keep_log {
             self.inherit_snapshots(&bundles, update, held.as_deref());
         }
-        let siblings = update.head.siblings.clone();
-        let judged_by = trust.trust().version;
-        let now = Arc::new(Held { bundles: bundles.clone(), siblings, judged_by });
         self.held.send_replace(Some(now.clone()));
         if rule == Rule::Origin {
-            self.offer_fresh(&bundles, update, verdict, held);
+            self.offer_fresh(&now, update, verdict, held);
         }
         Ok(Received::Held(now))
     }
@@ -109,7 +113,7 @@ impl Replica {
     /// The leaves that an update says a replica has: those listed, and those it
     /// keeps, as far as it still wants them. Each is listed once, so that all that
     /// is listed is proved.
-    fn leaves(
+    pub(crate) fn leaves(
         update: &Update,
         held: Option<&Held>,
         interest: &Interest,
@@ -129,7 +133,7 @@ impl Replica {
     }
 
     /// Admits the edits, and checks that every bundle is held, edited or empty.
-    fn admit<'e>(
+    pub(crate) fn admit<'e>(
         bundles: &VerifiedBundles,
         update: &'e Update,
         held: Option<&Held>,
@@ -180,15 +184,9 @@ impl Replica {
         floors: &Floors,
         rule: Rule,
     ) -> Result<(), ReplicaError> {
+        let _turn = self.writing();
+        self.pass(admitted, floors)?;
         let source: &dyn ObjectSource = &*self.store;
-        for Admission { name, passages, .. } in admitted {
-            for passage in passages {
-                // Durable by itself, as the base of what follows; collected with the rest if nothing does.
-                let mut batch = self.store.begin()?;
-                passage.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
-                batch.commit(*floors)?;
-            }
-        }
         let mut batch = self.store.begin()?;
         for Admission { name, last, .. } in admitted {
             let is_here =
@@ -198,13 +196,7 @@ impl Replica {
             }
             last.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
         }
-        if self.keep_log {
-            for (listed, run) in update.listed() {
-                if let Some(run) = run.filter(|run| run.base == EditBase::Logged) {
-                    batch.put_edit(&listed.leaf.name, listed.leaf.sequence, run.last.clone())?;
-                }
-            }
-        }
+        self.log(update, &mut *batch)?;
         let accepted = bundles.release().accepted();
         let record = ReleaseRecord::new(bundles, &update.head.siblings);
         batch.put_release(accepted.number, codec::encode(&record).into())?;
@@ -213,8 +205,32 @@ impl Replica {
         Ok(())
     }
 
+    /// Applies waypoints: each durable by itself, as the base of what follows; collected
+    /// with the rest if nothing does. The right to write is the caller's.
+    pub(crate) fn pass(&self, admitted: &[Admission<'_>], floors: &Floors) -> Result<(), ReplicaError> {
+        let source: &dyn ObjectSource = &*self.store;
+        for Admission { name, passages, .. } in admitted {
+            for passage in passages {
+                let mut batch = self.store.begin()?;
+                passage.apply(source, &mut *batch).map_err(|error| ReplicaError::edit(name, error))?;
+                batch.commit(*floors)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the log's own edits of an update for children.
+    pub(crate) fn log(&self, update: &Update, batch: &mut dyn Batch) -> Result<(), ReplicaError> {
+        for (listed, run) in update.listed().filter(|_| self.keep_log) {
+            if let Some(run) = run.filter(|run| run.base == EditBase::Logged) {
+                batch.put_edit(&listed.leaf.name, listed.leaf.sequence, run.last.clone())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whole trees that came in will do for our own cold children.
-    fn inherit_snapshots(&self, bundles: &VerifiedBundles, update: &Update, held: Option<&Held>) {
+    pub(crate) fn inherit_snapshots(&self, bundles: &VerifiedBundles, update: &Update, held: Option<&Held>) {
         for (listed, run) in update.listed() {
             let name = &listed.leaf.name;
             let Some((run, leaf)) = run.zip(bundles.leaf(name)) else { continue };
@@ -229,25 +245,17 @@ impl Replica {
         }
     }
 
-    /// Lets children have a release that is complete and whose edits are all the log's own.
-    fn offer_fresh(
-        &self,
-        bundles: &VerifiedBundles,
-        update: &Update,
-        verdict: Verdict,
-        before: Option<Arc<Held>>,
-    ) {
+    /// Lets children have a release whose edits are all the log's own.
+    fn offer_fresh(&self, held: &Arc<Held>, update: &Update, verdict: Verdict, before: Option<Arc<Held>>) {
         let logged = update.listed().all(|(_, run)| run.is_none_or(|run| run.base == EditBase::Logged));
-        if verdict != Verdict::Next || !bundles.is_complete() || !logged {
+        if verdict != Verdict::Next || !logged {
             return;
         }
         let edits = update
             .listed()
             .filter_map(|(listed, run)| run.map(|run| (listed.leaf.name.clone(), run.last.clone())))
             .collect();
-        let judged_by = bundles.release().trust_version();
-        let held = Held { bundles: bundles.clone(), siblings: Vec::new(), judged_by };
-        self.fresh.send_replace(Some(Arc::new(Fresh { held: Arc::new(held), before, edits })));
+        self.fresh.send_replace(Some(Arc::new(Fresh { held: held.clone(), before, edits })));
     }
 
     /// The origin's own rules: whole, consistent, and nothing but the log's edits.
@@ -289,10 +297,10 @@ impl Replica {
 }
 
 /// A bundle's edits, admitted.
-struct Admission<'e> {
-    name: BundleName,
+pub(crate) struct Admission<'e> {
+    pub(crate) name: BundleName,
     passages: Vec<Passage<'e>>,
-    last: Admitted<'e>,
+    pub(crate) last: Admitted<'e>,
 }
 
 /// The leaves that are held and wanted, by index.

@@ -5,7 +5,7 @@ use crate::durable::{self, PRIVATE};
 use crate::joining::{JoinFailure, ask, failed, seconds, signed};
 use bytes::Bytes;
 use rootcast::codec::{self, CodecError};
-use rootcast::http::{Place, Url};
+use rootcast::http::{Target, Url};
 use rootcast::join::{JoinAnswer, Request};
 use rootcast::limits::{JOIN_WAIT, MAX_JOIN_ANSWER, RENEWAL_RETRY_FIRST, RENEWAL_RETRY_MAX};
 use rootcast_transport::https::{Ask, Caches, HttpsDialer};
@@ -67,6 +67,10 @@ where
     Ok(renewed)
 }
 
+fn list(parents: &[impl AsRef<str>]) -> String {
+    parents.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
 /// Asks parents in turn: as a member while our certificate is good, and
 /// as one without when it is no longer.
 ///
@@ -74,14 +78,14 @@ where
 /// [`JoinFailure`]; the last parent's, where none issues.
 pub async fn ask_parents(
     endpoint: &Endpoint,
-    parents: &[String],
+    parents: &[impl AsRef<str>],
     identity: &Identity,
     now: SystemTime,
     request: Bytes,
 ) -> Result<JoinAnswer, JoinFailure> {
     let is_good = identity.expires() > now;
-    let mut last = Err(JoinFailure::Unavailable { tried: parents.join(", ") });
-    for address in parents {
+    let mut last = Err(JoinFailure::Unavailable { tried: list(parents) });
+    for address in parents.iter().map(AsRef::as_ref) {
         let connecting = async {
             if is_good {
                 endpoint.connect(address).await
@@ -106,7 +110,7 @@ pub async fn ask_parents(
 /// As [`ask_parents`].
 pub async fn ask_over_https(
     dialer: &HttpsDialer,
-    parents: &[String],
+    parents: &[impl AsRef<str>],
     identity: &Identity,
     now: SystemTime,
     request: Bytes,
@@ -118,10 +122,10 @@ pub async fn ask_over_https(
         nameless = HttpsDialer::nameless(identity)?;
         &nameless
     };
-    let target = Url { platform: identity.name().platform(), place: Place::Join }.to_string();
+    let target = Url { platform: identity.name().platform(), target: Target::Join }.to_string();
     let ask = Ask { limit: MAX_JOIN_ANSWER, wait: JOIN_WAIT * 2, caches: Caches::Avoided };
-    let mut last = Err(JoinFailure::Unavailable { tried: parents.join(", ") });
-    for address in parents {
+    let mut last = Err(JoinFailure::Unavailable { tried: list(parents) });
+    for address in parents.iter().map(AsRef::as_ref) {
         let outcome = async {
             let mut connection = dialer.connect(address).await?;
             let answer = connection.post(&target, request.clone(), ask).await?;

@@ -12,7 +12,7 @@ use rootcast::protocol::ObjectsRequest;
 use rootcast::release::BundleLeaf;
 use rootcast::tree::{Tree, TreeError};
 use rootcast_store::{Damage, RecordId, Retained};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -140,6 +140,7 @@ impl Replica {
         let replica = self.clone();
         self.blocking(move || {
             let _turn = replica.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+            let _write = replica.writing();
             let mut batch = replica.store.begin()?;
             for (id, bytes) in fetched {
                 batch.write(id, bytes).map_err(TreeError::from)?;
@@ -164,11 +165,20 @@ impl Replica {
         if self.store.size() < last.saturating_mul(2).saturating_add(COLLECT_FROM) {
             return Ok(());
         }
+        self.collect_now()
+    }
+
+    /// As [`Replica::collect`], whatever there is. Blocking.
+    ///
+    /// # Errors
+    /// When the store fails; nothing is lost then.
+    pub fn collect_now(&self) -> Result<(), ReplicaError> {
         let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _write = self.writing();
         let Some(newest) = self.held() else { return Ok(()) };
         let mut retained = Retained { oldest_release: newest.accepted().number, ..Retained::default() };
         let mut bytes = 0;
-        if let Err(error) = self.retain(newest.bundles.leaves(), &mut retained, &mut bytes) {
+        if let Err(error) = self.retain(newest.bundles.leaves().values(), &mut retained, &mut bytes) {
             // It is repaired first, and collected later.
             self.request_repair();
             return Err(error);
@@ -183,11 +193,14 @@ impl Replica {
             }
             // An older release that is damaged is let go.
             let Some(held) = self.release(number).ok().flatten() else { continue };
-            let _ = self.retain(held.bundles.leaves(), &mut retained, &mut bytes);
+            let leaves = held.bundles.leaves().values();
+            // What a relay holds no more nobody below it asks for; a host may still show it.
+            let leaves = leaves.filter(|leaf| !self.keep_log || newest.bundles.index(&leaf.name).is_some());
+            let _ = self.retain(leaves, &mut retained, &mut bytes);
             retained.oldest_release = number;
         }
         let source: &dyn ObjectSource = &*self.store;
-        for root in self.snapshots.roots() {
+        for root in self.snapshots.roots().into_iter().chain(self.filling_roots()) {
             let _ = Tree::open(source, root)
                 .and_then(|tree| tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id))));
         }
@@ -201,14 +214,14 @@ impl Replica {
     }
 
     /// Retains a release's trees and the edits from there on, and adds what they take to `bytes`.
-    fn retain(
+    fn retain<'l>(
         &self,
-        leaves: &BTreeMap<u64, BundleLeaf>,
+        leaves: impl Iterator<Item = &'l BundleLeaf>,
         retained: &mut Retained,
         bytes: &mut u64,
     ) -> Result<(), ReplicaError> {
         let source: &dyn ObjectSource = &*self.store;
-        for leaf in leaves.values() {
+        for leaf in leaves {
             let oldest = retained.edits.entry(leaf.name.clone()).or_insert(leaf.sequence);
             *oldest = leaf.sequence.min(*oldest);
             Tree::open(source, leaf.root)?.objects::<TreeError>(&mut |id| {
@@ -229,6 +242,7 @@ impl Replica {
         let lost = damage.contains(&Damage::Record(RecordId::Release(number)));
         if lost || self.store.release(number).ok().flatten().is_none() {
             let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+            let _write = self.writing();
             let record = rootcast::verify::ReleaseRecord::new(&held.bundles, &held.siblings);
             let mut batch = self.store.begin()?;
             batch.put_release(number, rootcast::codec::encode(&record).into())?;

@@ -9,11 +9,12 @@ use rootcast::acceptance::Accepted;
 use rootcast::http::{After, EditBody, LeafAnswer, NewsAnswer};
 use rootcast::id::ObjectId;
 use rootcast::limits::KEPT_RELEASES;
-use rootcast::merkle;
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
+use rootcast::protocol::Interest;
 use rootcast::reader::Reader;
 use rootcast::release::BundleLeaf;
+use rootcast::subscriptions::lacking;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -135,6 +136,9 @@ impl Replica {
     }
 
     /// A bundle of a release that is served, where this reader may have it.
+    ///
+    /// # Errors
+    /// [`ReplicaError::NotHeld`] where it is in the release, and is yet to be fetched. Or the store fails.
     async fn readable(
         self: &Arc<Self>,
         reader: &Reader,
@@ -144,22 +148,25 @@ impl Replica {
         let Some(held) = self.known(release).await?.filter(|held| held.is_granted()) else {
             return Ok(Offered::Absent);
         };
-        let Some(leaf) = held.bundles.leaf(bundle).cloned() else { return Ok(Offered::Absent) };
-        let (replica, of) = (self.clone(), held.clone());
-        let plan = match reader {
-            Reader::Host(_) => self.blocking(move || replica.plan(&of)).await?,
-            Reader::Publisher | Reader::Relay => None,
+        let leaf = held.bundles.leaf(bundle).cloned();
+        let plan = match (reader, &leaf) {
+            (Reader::Publisher | Reader::Relay, Some(_)) => None,
+            _ => self.plan_of(&held).await?,
         };
-        Ok(match reader.covers(plan.as_deref(), bundle) {
-            true => Offered::Here((held, leaf)),
-            false => Offered::Forbidden,
-        })
+        let asked = Interest::Named(vec![bundle.clone()]);
+        let is_there = leaf.is_some() || !lacking(&held.bundles, plan.as_deref(), &asked).is_empty();
+        match leaf {
+            _ if !is_there => Ok(Offered::Absent),
+            _ if !reader.covers(plan.as_deref(), bundle) => Ok(Offered::Forbidden),
+            Some(leaf) => Ok(Offered::Here((held, leaf))),
+            None => Err(ReplicaError::NotHeld(bundle.clone())),
+        }
     }
 
     /// The leaf of a bundle in a release, with the proof of it alone.
     ///
     /// # Errors
-    /// When the store fails, or this replica has not all bundles and so cannot prove one.
+    /// As [`Replica::edit`].
     pub async fn leaf(
         self: &Arc<Self>,
         reader: &Reader,
@@ -171,13 +178,8 @@ impl Replica {
             Offered::Absent => return Ok(Offered::Absent),
             Offered::Forbidden => return Ok(Offered::Forbidden),
         };
-        let leaves = held.bundles.leaves();
-        let place = leaves.iter().find(|(_, of)| of.name == leaf.name);
-        let Some((&index, _)) = place.filter(|_| held.bundles.is_complete()) else {
-            return Err(ReplicaError::NotFound);
-        };
-        let hashes: Vec<_> = leaves.values().map(BundleLeaf::hash).collect();
-        let siblings = merkle::prove(&hashes, &[index]);
+        let index = held.bundles.index(bundle).ok_or(ReplicaError::NotFound)?;
+        let siblings = held.prove(&[index])?;
         Ok(Offered::Here(LeafAnswer { index, leaf, siblings }))
     }
 
@@ -185,7 +187,7 @@ impl Replica {
     /// Absent also where it is the same in both, or the other release is not held any more.
     ///
     /// # Errors
-    /// When the store fails.
+    /// [`ReplicaError::NotHeld`] where the bundle is yet to be fetched. Or the store fails.
     pub async fn edit(
         self: &Arc<Self>,
         reader: &Reader,
@@ -216,7 +218,7 @@ impl Replica {
     /// An object that lies in a bundle of a release (specs/wire.md, W-47).
     ///
     /// # Errors
-    /// When this process is ending.
+    /// As [`Replica::edit`].
     pub async fn object(
         self: &Arc<Self>,
         reader: &Reader,

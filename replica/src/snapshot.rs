@@ -7,7 +7,7 @@ use crate::{Replica, ReplicaError};
 use bytes::Bytes;
 use rootcast::edit::{self, Effort};
 use rootcast::id::NodeId;
-use rootcast::limits::{SNAPSHOT_BYTES, SNAPSHOT_FROM, TEND_AFTER, TEND_WITHIN};
+use rootcast::limits::{SNAPSHOT_BYTES, SNAPSHOT_FROM, STORE_LOOK, TEND_AFTER, TEND_WITHIN};
 use rootcast::object::ObjectSource;
 use rootcast::path::BundleName;
 use rootcast::protocol::Waypoint;
@@ -89,7 +89,15 @@ impl Replica {
     pub async fn tend(self: Arc<Self>, tending: Tending) {
         let mut held = self.watch_held();
         held.mark_changed();
-        while held.changed().await.is_ok() {
+        loop {
+            match tokio::time::timeout(STORE_LOOK, held.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    self.put_back().await;
+                    continue;
+                }
+            }
             let latest = tokio::time::Instant::now() + TEND_WITHIN;
             loop {
                 let quiet = (tokio::time::Instant::now() + TEND_AFTER).min(latest);
@@ -111,13 +119,38 @@ impl Replica {
         }
     }
 
+    /// Puts back what somebody deleted of the store.
+    async fn put_back(self: &Arc<Self>) {
+        let replica = self.clone();
+        let outcome = self.blocking(move || {
+            let _write = replica.writing();
+            Ok(replica.store.put_back()?)
+        });
+        match outcome.await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(channel = %self.channel, "files of the store were deleted; they are put back")
+            }
+            Err(error) => {
+                tracing::error!(channel = %self.channel, %error, "files of the store are gone and could not be put back")
+            }
+        }
+    }
+
+    /// Forgets the snapshots of bundles that are not held any more.
+    pub(crate) fn forget_snapshots(&self) {
+        if let Some(held) = self.held() {
+            self.snapshots.retain(held.bundles.leaves());
+        }
+    }
+
     /// Makes the snapshots that the held release wants and that are not there yet.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn make_snapshots(self: &Arc<Self>) -> Result<(), ReplicaError> {
         let Some(held) = self.held() else { return Ok(()) };
-        self.snapshots.retain(held.bundles.leaves());
+        self.forget_snapshots();
         let mut leaves: Vec<BundleLeaf> = held.bundles.leaves().values().cloned().collect();
         leaves.sort_by_key(|leaf| core::cmp::Reverse(leaf.bytes));
         for leaf in leaves.into_iter().take_while(|leaf| leaf.bytes >= SNAPSHOT_FROM) {

@@ -7,8 +7,10 @@ mod support;
 
 use rootcast::limits::{LOGGED_RELEASES, MAX_WAYPOINTS, MIB, RETAINED_RELEASES, SNAPSHOT_FROM};
 use rootcast::protocol::{EditBase, EditHead, Interest, Standing};
+use rootcast::reader::Reader;
 use rootcast::verify::VerifyError;
 use rootcast_replica::{ReplicaError, Rule, Update};
+use std::sync::Arc;
 use support::*;
 
 fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -31,7 +33,7 @@ fn first(update: &Update) -> &EditHead {
     update.head.listed[0].edit.as_ref().unwrap()
 }
 
-fn take(update: &Update) -> Result<std::sync::Arc<rootcast_replica::Replica>, ReplicaError> {
+fn take(update: &Update) -> Result<Arc<rootcast_replica::Replica>, ReplicaError> {
     let child = replica();
     child.receive(update, &Interest::All, Rule::Follow).map(|_| child)
 }
@@ -161,4 +163,24 @@ async fn releases_are_kept_while_they_take_little_room_and_eight_in_any_case() {
         bases.push(first(&update_of(&publisher.replica, &Interest::All, standing).await.unwrap()).base);
     }
     assert_eq!(bases, [EditBase::Held, EditBase::Empty]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_that_stand_alike_get_the_same_update_however_many_ask_at_once() {
+    let publisher = Publisher::new();
+    let drafts = history(&publisher);
+    let far_behind = with_first(&drafts, 2).standing(&Interest::All);
+    for standing in [nowhere(), far_behind] {
+        let asking: Vec<_> = (0..100)
+            .map(|_| {
+                let (parent, standing) = (publisher.replica.clone(), standing.clone());
+                tokio::spawn(async move { parent.outgoing(&Reader::Relay, &Interest::All, &standing).await })
+            })
+            .collect();
+        let mut made = Vec::new();
+        for answer in asking {
+            made.push(answer.await.unwrap().unwrap().expect("an update"));
+        }
+        assert!(made.iter().all(|update| Arc::ptr_eq(update, &made[0])), "made once");
+    }
 }

@@ -223,7 +223,7 @@ async fn threat_08_any_flipped_byte_of_a_compact_head_is_refused() {
                 continue;
             };
             let pushed = Pushed { message, edits: good.edits.clone() };
-            let Some(update) = steady.replica.rebuild(pushed) else { continue };
+            let Some(update) = steady.replica.rebuild(pushed, &Interest::All) else { continue };
             rebuilt += 1;
             if !harmless(&update.head, &good.head) {
                 assert!(steady.offer(&update), "byte {at} bit {bit}");
@@ -249,7 +249,7 @@ async fn a_compact_head_for_another_release_does_not_fit() {
         let replica = with_first(&drafts, other);
         let before = state(&replica);
         let pushed = Pushed { message: UpdateMessage::Compact(head.clone()), edits: outgoing.edits.clone() };
-        if let Some(update) = replica.rebuild(pushed) {
+        if let Some(update) = replica.rebuild(pushed, &Interest::All) {
             replica.receive(&update, &Interest::All, Rule::Follow).unwrap_err();
         }
         assert_eq!(state(&replica), before);

@@ -9,4 +9,4 @@ mod url;
 
 pub use answer::{EditBody, LeafAnswer, NewsAnswer, entity_tag, has_tag};
 pub use bearer::{Bearer, BearerError, Token};
-pub use url::{After, Place, Resource, Url, UrlError};
+pub use url::{After, Resource, Target, Url, UrlError};

@@ -25,12 +25,12 @@ pub struct Url {
     /// The platform.
     pub platform: PlatformId,
     /// What of it.
-    pub place: Place,
+    pub target: Target,
 }
 
 /// What of a platform is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Target {
     /// Where requests to join and to renew go; they prove themselves.
     Join,
     /// Something of a channel.
@@ -81,6 +81,14 @@ impl Resource {
     pub const fn is_immutable(&self) -> bool {
         !matches!(self, Self::News(_))
     }
+
+    /// The bundle that it is of; none where it is of the channel.
+    pub const fn bundle(&self) -> Option<&BundleName> {
+        match self {
+            Self::Leaf(_, bundle) | Self::Edit { bundle, .. } | Self::Object(_, bundle, _) => Some(bundle),
+            Self::News(_) | Self::Trust(_) | Self::Head(..) | Self::Release(_) => None,
+        }
+    }
 }
 
 impl Url {
@@ -124,9 +132,9 @@ impl fmt::Display for Object<'_> {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ROOT}{}/", self.platform)?;
-        match &self.place {
-            Place::Join => f.write_str("join"),
-            Place::Channel(channel, resource) => {
+        match &self.target {
+            Target::Join => f.write_str("join"),
+            Target::Channel(channel, resource) => {
                 write!(f, "{}/{resource}", Segment(channel.as_str()))
             }
         }
@@ -172,12 +180,12 @@ impl FromStr for Url {
         }
         let rest = text.strip_prefix(ROOT).ok_or(UrlError)?;
         let (platform, rest) = rest.split_once('/').ok_or(UrlError)?;
-        let place = match rest.split_once('/') {
-            None if rest == "join" => Place::Join,
+        let target = match rest.split_once('/') {
+            None if rest == "join" => Target::Join,
             None => return Err(UrlError),
-            Some((channel, rest)) => Place::Channel(name(channel)?, resource(rest)?),
+            Some((channel, rest)) => Target::Channel(name(channel)?, resource(rest)?),
         };
-        let url = Self { platform: platform.parse().map_err(|_| UrlError)?, place };
+        let url = Self { platform: platform.parse().map_err(|_| UrlError)?, target };
         // Hexadecimal digits would also be read in capitals, numbers with zeros before them.
         if url.to_string() == text { Ok(url) } else { Err(UrlError) }
     }
@@ -256,7 +264,7 @@ mod tests {
 
     fn url(resource: Resource) -> Url {
         let channel = ChannelName::new("team/a").unwrap();
-        Url { platform: PLATFORM, place: Place::Channel(channel, resource) }
+        Url { platform: PLATFORM, target: Target::Channel(channel, resource) }
     }
 
     fn accepted(number: u64) -> Accepted {
@@ -284,7 +292,7 @@ mod tests {
             assert_eq!(url.to_string().parse(), Ok(url.clone()), "{url}");
             assert!(url.to_string().starts_with(&Url::prefix(PLATFORM)));
         }
-        let join = Url { platform: PLATFORM, place: Place::Join };
+        let join = Url { platform: PLATFORM, target: Target::Join };
         assert_eq!(join.to_string().parse(), Ok(join));
     }
 

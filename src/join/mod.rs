@@ -7,6 +7,7 @@ mod text;
 
 pub use judge::{Member, Refusal, Token, Use, Verdict, judge};
 pub use request::{Claimed, JoinError, Proved, Request};
+pub(crate) use text::is_address;
 pub use text::{JoinString, JoinStringError, TokenSecret};
 
 use crate::encode_as_array;

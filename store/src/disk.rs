@@ -4,11 +4,13 @@
 mod batch;
 mod codec;
 mod collect;
+mod device;
 mod floors;
 mod format;
 mod index;
 mod pack;
 mod recover;
+mod rescue;
 mod verify;
 
 use self::batch::{DiskBatch, Writer};
@@ -65,7 +67,7 @@ pub struct DiskStore {
     writer: Option<Mutex<Writer>>,
     found_at_open: Vec<Damage>,
     /// Held for as long as the store is open.
-    _lock: Option<File>,
+    held_lock: Mutex<Option<File>>,
 }
 
 /// What readers see. It changes only at a commit.
@@ -160,7 +162,7 @@ impl DiskStore {
             turns: Turns::default(),
             writer: writer.map(Mutex::new),
             found_at_open,
-            _lock: lock,
+            held_lock: Mutex::new(lock),
         }
     }
 
@@ -193,7 +195,9 @@ impl DiskStore {
 
     fn batch(&self) -> Result<DiskBatch<'_>, StoreError> {
         drop(self.writer()?);
-        Ok(DiskBatch::new(self, self.turns.take(&self.dir)?))
+        let turn = self.turns.take(&self.dir)?;
+        rescue::put_back(self)?;
+        Ok(DiskBatch::new(self, turn))
     }
 
     /// Whether the record at this place is one that was found damaged.
@@ -325,6 +329,10 @@ impl Store for DiskStore {
     fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, StoreError> {
         verify::verify(self, progress)
     }
+    fn put_back(&self) -> Result<bool, StoreError> {
+        let _turn = self.turns.take(&self.dir)?;
+        rescue::put_back(self)
+    }
     fn size(&self) -> u64 {
         self.look().packs.values().map(|pack| pack.end).sum()
     }
@@ -371,7 +379,7 @@ fn open_packs(dir: &Path, numbers: &[u32], write: bool) -> Result<Vec<Arc<PackFi
 /// in that order (S-14). Returns it with the size of the last pack's file.
 fn settle(dir: &Path, key: Key, slots: &Slots, found: &Recovered) -> Result<(FloorsFile, u64), StoreError> {
     for pack in &found.discard {
-        std::fs::remove_file(&pack.path).map_err(|source| StoreError::io(&pack.path, "remove it", source))?;
+        device::remove(&pack.path).map_err(|source| StoreError::io(&pack.path, "remove it", source))?;
     }
     if !found.discard.is_empty() {
         pack::sync_dir(dir)?;

@@ -8,6 +8,10 @@
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
+// The tests' common parts name this crate as others do.
+#[cfg(test)]
+extern crate self as rootcast_store;
+
 mod disk;
 mod error;
 mod memory;
@@ -88,6 +92,15 @@ pub trait Store: ObjectSource + Send + Sync {
     /// # Errors
     /// Only if reading fails in a way that is not damage.
     fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Damage>, StoreError>;
+
+    /// Puts back files that were deleted under the open store; every batch does so, too.
+    /// Whether there were any.
+    ///
+    /// # Errors
+    /// As [`Store::begin`], or writing fails.
+    fn put_back(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 
     /// Bytes that it takes up, with what is dropped and not yet given back. Unlike
     /// [`Store::stats`], told without a look at every object.

@@ -262,3 +262,33 @@ fn s_11_damage_in_the_last_batch_costs_one_record_and_not_the_batch() {
     assert!(matches!(store.release(2), Err(StoreError::Damaged { record: RecordId::Release(2), .. })));
     assert_eq!(store.verify(&mut |_, _| ()).unwrap(), [Damage::Record(RecordId::Release(2))]);
 }
+
+#[test]
+fn s_21_files_that_are_deleted_under_an_open_store_are_put_back_by_a_look_or_by_the_next_batch() {
+    let remove: [fn(&Path); 4] = [
+        |dir| fs::remove_dir_all(dir).unwrap(),
+        |dir| files_of(dir).into_iter().for_each(|(name, _)| fs::remove_file(dir.join(name)).unwrap()),
+        |dir| fs::remove_file(dir.join(PACK)).unwrap(),
+        |dir| fs::remove_file(dir.join("floors")).unwrap(),
+    ];
+    for remove in remove {
+        for by_look in [true, false] {
+            let parent = tempfile::tempdir().unwrap();
+            let dir = parent.path().join("store");
+            let store = DiskStore::open_with(&dir, BOUNDS).unwrap();
+            commit(&store, 1, 0..4);
+            assert!(!store.put_back().unwrap(), "nothing is gone");
+            remove(&dir);
+            if by_look {
+                assert!(store.put_back().unwrap() && !store.put_back().unwrap());
+                assert!(matches!(DiskStore::open(&dir), Err(StoreError::Locked { .. })));
+            }
+            commit(&store, 2, 4..10);
+            assert!(read_all(&store));
+            drop(store);
+            let again = DiskStore::open_with(&dir, BOUNDS).unwrap();
+            assert!(again.found_at_open().is_empty() && read_all(&again));
+            assert_eq!(again.floors().number(), 2);
+        }
+    }
+}

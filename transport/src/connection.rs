@@ -122,15 +122,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Reads who the peer is, and refuses it if it may not be here (W-4).
-    /// rustls has verified the chain, the dates and the use before.
+    /// Reads who the peer is, and refuses it if it may not be here (W-4). rustls has verified
+    /// the chain, its dates and its use, now or when the session that is resumed began;
+    /// so whether it has ended is asked here, on every connection (W-7).
     pub(crate) fn establish(
         quic: quinn::Connection,
         ours: PlatformId,
         wanted: Option<Role>,
+        now: SystemTime,
     ) -> Result<Self, TransportError> {
         let remote = plain(quic.remote_address());
-        let (name, expires) = match judge(&quic, ours, wanted) {
+        let (name, expires) = match judge(&quic, ours, wanted, now) {
             Ok(judged) => judged,
             Err(fault) => {
                 // Which rule it was is for our log; an impostor learns only that it is refused.
@@ -227,6 +229,7 @@ fn judge(
     quic: &quinn::Connection,
     ours: PlatformId,
     wanted: Option<Role>,
+    now: SystemTime,
 ) -> Result<(PeerName, SystemTime), PeerFault> {
     let chain = quic
         .peer_identity()
@@ -239,6 +242,9 @@ fn judge(
         return Err(PeerFault::OtherPlatform { theirs, ours });
     }
     let expires = chain_expiry(&chain).map_err(NameError::Certificate)?;
+    if expires <= now {
+        return Err(PeerFault::Certificate { reason: "it has expired since its session began".into() });
+    }
     match wanted {
         Some(role) if role != name.role() => Err(PeerFault::NotARelay { role: name.role() }),
         _ => Ok((name, expires)),

@@ -5,19 +5,21 @@ use crate::connection::{Connection, is_joining};
 use crate::error::{PeerFault, TransportError};
 use crate::identity::Identity;
 use crate::joining::{Arrival, Unproven, begin};
+use crate::tickets::TicketKeys;
 use crate::{socket, tuning};
 use quinn::{AsyncUdpSocket, ClientConfig, Runtime};
 use rootcast::id::PlatformId;
 use rootcast::limits::{
-    HANDSHAKE_WAIT, MAX_ADDRESSES, MAX_CHILDREN, MAX_PENDING_HANDSHAKES, RETRY_HANDSHAKES_ABOVE,
-    SHUTDOWN_WAIT,
+    HANDSHAKE_WAIT, MAX_ADDRESSES, MAX_CANDIDATES, MAX_CHILDREN, MAX_PENDING_HANDSHAKES,
+    MAX_WAITING_HANDSHAKES, RETRY_HANDSHAKES_ABOVE, SHUTDOWN_WAIT,
 };
 use rootcast::member::Role;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -37,26 +39,58 @@ pub struct HandshakeCounts {
     pub admitted: u64,
     /// Callers that were asked to prove their address first.
     pub retried: u64,
+    /// Callers that had to wait for room.
+    pub waited: u64,
     /// Callers that were turned away for want of room.
     pub refused: u64,
+    /// Callers whose ticket was taken.
+    pub resumed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caps {
     pub(crate) pending: usize,
     pub(crate) retry_above: usize,
+    pub(crate) waiting: usize,
     pub(crate) children: usize,
 }
 
 impl Caps {
-    pub(crate) const STANDARD: Self =
-        Self { pending: MAX_PENDING_HANDSHAKES, retry_above: RETRY_HANDSHAKES_ABOVE, children: MAX_CHILDREN };
+    pub(crate) const STANDARD: Self = Self {
+        pending: MAX_PENDING_HANDSHAKES,
+        retry_above: RETRY_HANDSHAKES_ABOVE,
+        waiting: MAX_WAITING_HANDSHAKES,
+        children: MAX_CHILDREN,
+    };
+}
+
+/// How we dial, and the sessions with those that we have dialled.
+#[derive(Debug)]
+struct Dialling {
+    tls: rustls::ClientConfig,
+    /// By address, the one that was first dialled longest ago first.
+    relays: VecDeque<(String, ClientConfig)>,
+}
+
+impl Dialling {
+    fn to(&mut self, address: &str) -> Result<ClientConfig, TransportError> {
+        if let Some((_, config)) = self.relays.iter().find(|(known, _)| known == address) {
+            return Ok(config.clone());
+        }
+        let config = tuning::resuming(&self.tls)?;
+        if self.relays.len() >= MAX_CANDIDATES {
+            self.relays.pop_front();
+        }
+        self.relays.push_back((address.to_owned(), config.clone()));
+        Ok(config)
+    }
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     admitted: AtomicU64,
     retried: AtomicU64,
+    waited: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -65,10 +99,13 @@ struct Counts {
 pub struct Endpoint {
     quic: quinn::Endpoint,
     /// Shared by all clones, so that a renewed certificate reaches them.
-    client: Arc<RwLock<ClientConfig>>,
+    dialling: Arc<Mutex<Dialling>>,
+    tickets: Arc<OnceLock<Arc<TicketKeys>>>,
     listens: bool,
     platform: PlatformId,
     pending: Arc<Semaphore>,
+    /// Callers that have proved their address, and for whom there is no room yet.
+    waiting: Arc<Mutex<VecDeque<quinn::Incoming>>>,
     caps: Caps,
     counts: Arc<Counts>,
 }
@@ -86,7 +123,7 @@ impl Endpoint {
         address: SocketAddr,
         caps: Caps,
     ) -> Result<Self, TransportError> {
-        let server = tuning::server_config(identity)?;
+        let server = tuning::server_config(identity, None)?;
         let quic = socket::listening(identity, server, address)
             .map_err(|source| TransportError::Bind { address, source })?;
         Self::over(quic, identity, caps, true)
@@ -111,7 +148,7 @@ impl Endpoint {
         let server = match purpose {
             Purpose::Listen => {
                 may_listen(identity)?;
-                Some(tuning::server_config(identity)?)
+                Some(tuning::server_config(identity, None)?)
             }
             Purpose::DialOnly => None,
         };
@@ -126,10 +163,24 @@ impl Endpoint {
         caps: Caps,
         listens: bool,
     ) -> Result<Self, TransportError> {
-        let client = Arc::new(RwLock::new(tuning::client_config(identity)?));
+        let dialling = Dialling { tls: tuning::client_tls(identity)?, relays: VecDeque::new() };
+        let dialling = Arc::new(Mutex::new(dialling));
         let pending = Arc::new(Semaphore::new(caps.pending));
         let platform = identity.name().platform();
-        Ok(Self { quic, client, listens, platform, pending, caps, counts: Arc::default() })
+        let (tickets, waiting, counts) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { quic, dialling, tickets, listens, platform, pending, waiting, caps, counts })
+    }
+
+    /// Gives callers tickets under these keys from now on, and resumes those that bring one.
+    ///
+    /// # Errors
+    /// When TLS does not take it; then there are none.
+    pub fn resume_with(&self, identity: &Identity, tickets: Arc<TicketKeys>) -> Result<(), TransportError> {
+        if self.listens {
+            let tickets = self.tickets.get_or_init(|| tickets).clone();
+            self.quic.set_server_config(Some(tuning::server_config(identity, Some(tickets))?));
+        }
+        Ok(())
     }
 
     /// The address of the socket, with the port that the system chose.
@@ -145,8 +196,17 @@ impl Endpoint {
     /// finish before the server has judged it, so a relay that refuses us shows
     /// as a [`CloseReason::RefusedUs`] or [`Code::REFUSED`] of the connection.
     pub async fn connect(&self, address: &str) -> Result<Connection, TransportError> {
-        let quic = dial_any(&self.quic, address, || self.client()).await?;
-        Connection::establish(quic, self.platform, Some(Role::Relay))
+        let config = self.dialling.lock().unwrap_or_else(PoisonError::into_inner).to(address)?;
+        let outcome = dial_any(&self.quic, address, || config.clone()).await;
+        let outcome = outcome.and_then(|quic| {
+            Connection::establish(quic, self.platform, Some(Role::Relay), SystemTime::now())
+        });
+        // Whoever is there was not who it should be: a session with it is not tried again.
+        if let Err(TransportError::Peer { .. }) = &outcome {
+            let mut dialling = self.dialling.lock().unwrap_or_else(PoisonError::into_inner);
+            dialling.relays.retain(|(known, _)| known != address);
+        }
+        outcome
     }
 
     /// Uses a renewed certificate of the same member from now on, for new connections in
@@ -155,16 +215,15 @@ impl Endpoint {
     /// # Errors
     /// When TLS does not take it; then nothing changes.
     pub fn adopt(&self, identity: &Identity) -> Result<(), TransportError> {
-        let client = tuning::client_config(identity)?;
+        let tls = tuning::client_tls(identity)?;
         if self.listens {
-            self.quic.set_server_config(Some(tuning::server_config(identity)?));
+            let tickets = self.tickets.get().cloned();
+            self.quic.set_server_config(Some(tuning::server_config(identity, tickets)?));
         }
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        // Sessions of the old certificate go with it.
+        *self.dialling.lock().unwrap_or_else(PoisonError::into_inner) =
+            Dialling { tls, relays: VecDeque::new() };
         Ok(())
-    }
-
-    fn client(&self) -> ClientConfig {
-        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     #[cfg(test)]
@@ -173,22 +232,40 @@ impl Endpoint {
         address: SocketAddr,
         wait: Duration,
     ) -> Result<Connection, TransportError> {
-        let quic = shake(begin(&self.quic, self.client(), address)?, address, wait).await?;
-        Connection::establish(quic, self.platform, Some(Role::Relay))
+        let config = self.dialling.lock().unwrap_or_else(PoisonError::into_inner).to(&address.to_string())?;
+        let quic = shake(begin(&self.quic, config, address)?, address, wait).await?;
+        Connection::establish(quic, self.platform, Some(Role::Relay), SystemTime::now())
     }
 
     /// The next caller; `None` once the endpoint is closed.
     ///
     /// Nothing of the handshake is waited for here, so that a slow caller does not
     /// hold up the next. Where many handshakes are under way, callers must
-    /// first prove their address; beyond a cap they are turned away (W-8).
+    /// first prove their address; those that did wait for room, and beyond a cap they are turned away (W-8).
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
-            let incoming = self.quic.accept().await?;
+            let waits = !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            let incoming = tokio::select! {
+                // Those that wait go first.
+                biased;
+                Ok(permit) = Arc::clone(&self.pending).acquire_owned(), if waits => {
+                    let longest = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    match longest {
+                        Some(incoming) => return Some(self.begin(incoming, permit)),
+                        None => continue,
+                    }
+                }
+                incoming = self.quic.accept() => incoming?,
+            };
             if let Some(handshake) = self.admit(incoming) {
                 return Some(handshake);
             }
         }
+    }
+
+    fn begin(&self, incoming: quinn::Incoming, permit: OwnedSemaphorePermit) -> Handshake {
+        self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+        Handshake { incoming, platform: self.platform, _permit: permit }
     }
 
     fn admit(&self, incoming: quinn::Incoming) -> Option<Handshake> {
@@ -199,16 +276,21 @@ impl Endpoint {
             let _ = incoming.retry();
             return None;
         }
-        let permit = Arc::clone(&self.pending).try_acquire_owned().ok();
-        let room = self.quic.open_connections() < self.caps.children;
-        let (Some(permit), true) = (permit, room) else {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(caller = %incoming.remote_address(), pending, "turned away for want of room");
-            incoming.refuse();
-            return None;
-        };
-        self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-        Some(Handshake { incoming, platform: self.platform, _permit: permit })
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.quic.open_connections() + waiting.len() < self.caps.children {
+            if let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() {
+                return Some(self.begin(incoming, permit));
+            }
+            if waiting.len() < self.caps.waiting {
+                self.counts.waited.fetch_add(1, Ordering::Relaxed);
+                waiting.push_back(incoming);
+                return None;
+            }
+        }
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(caller = %incoming.remote_address(), pending, "turned away for want of room");
+        incoming.refuse();
+        None
     }
 
     /// What became of the callers so far.
@@ -216,7 +298,9 @@ impl Endpoint {
         HandshakeCounts {
             admitted: self.counts.admitted.load(Ordering::Relaxed),
             retried: self.counts.retried.load(Ordering::Relaxed),
+            waited: self.counts.waited.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
+            resumed: self.tickets.get().map_or(0, |tickets| tickets.resumed()),
         }
     }
 
@@ -343,6 +427,6 @@ impl Handshake {
         if is_joining(&quic) {
             return Ok(Arrival::Joiner(Unproven::new(quic)));
         }
-        Connection::establish(quic, self.platform, None).map(Arrival::Member)
+        Connection::establish(quic, self.platform, None, SystemTime::now()).map(Arrival::Member)
     }
 }

@@ -191,6 +191,14 @@ pub enum TransportError {
         /// What went wrong.
         source: hyper::Error,
     },
+    /// A peer has no room over HTTPS, or has yet to fetch what it was asked for.
+    #[error("{peer} has not yet what it was asked for, and said to ask again in {wait:?}")]
+    Later {
+        /// Who is there.
+        peer: String,
+        /// When to ask again.
+        wait: Duration,
+    },
     /// A peer's address could not be resolved.
     #[error("`{address}` could not be resolved: {source}; it is host:port")]
     Resolve {

@@ -12,6 +12,7 @@ use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::{socket, tuning};
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 /// Who has come.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Joiner {
         })?;
         let config = tuning::joining_config(authority)?;
         let quic = dial_any(&self.quic, address, || config.clone()).await?;
-        Connection::establish(quic, platform, Some(rootcast::member::Role::Relay))
+        Connection::establish(quic, platform, Some(rootcast::member::Role::Relay), SystemTime::now())
     }
 }
 

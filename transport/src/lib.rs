@@ -26,6 +26,7 @@ mod sender;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod totals;
 mod tuning;
 mod unverified;
@@ -42,4 +43,5 @@ pub use name::{NameError, PeerName, RELAY_SERVER_NAME, authority_uri};
 pub use receiver::Receiver;
 pub use rootcast::member::Role;
 pub use sender::{Sender, frame, frame_of};
+pub use tickets::{TICKET_LOOK, TicketKeys};
 pub use totals::StreamTotals;

@@ -3,17 +3,18 @@
 
 use crate::error::TransportError;
 use crate::identity::{AuthorityCertificate, Identity};
+use crate::tickets::{Sessions, TicketKeys};
 use crate::unverified::AnyServer;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt, congestion};
 use rootcast::limits::{
     CHILD_WINDOW, CONNECTION_WINDOW, HANDSHAKE_BUFFER, IDLE_WAIT, INITIAL_WINDOW, KEEP_ALIVE,
     MAX_HOST_SUBSCRIPTIONS, MAX_PENDING_HANDSHAKES, MAX_REQUEST_STREAMS, MAX_SUBSCRIPTIONS,
-    MAX_UPDATE_STREAMS, STREAM_WINDOW,
+    MAX_UPDATE_STREAMS, MAX_WAITING_HANDSHAKES, STREAM_WINDOW, TICKETS_GIVEN,
 };
 use rootcast::protocol::JOIN_ALPN;
 use rustls::RootCertStore;
-use rustls::client::Resumption;
+use rustls::client::{Resumption, TicketRequest, Tls12Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use std::sync::Arc;
@@ -88,11 +89,8 @@ fn accepted() -> TransportConfig {
     transport
 }
 
-/// TLS 1.3 only, our authority only, both ends with certificates.
-///
-/// Sessions are not resumed: resumption saves a third of a handshake's work, but
-/// it would accept a certificate that has expired since, and 0-RTT, which
-/// can be replayed, would come with it (W-7).
+/// TLS 1.3 only, our authority only, both ends with certificates. No 0-RTT, which can
+/// be replayed; sessions are resumed where [`resuming`] says so (W-7).
 pub(crate) fn client_tls(identity: &Identity) -> Result<rustls::ClientConfig, TransportError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -101,12 +99,18 @@ pub(crate) fn client_tls(identity: &Identity) -> Result<rustls::ClientConfig, Tr
         .map_err(|source| TransportError::Tls { source })?;
     tls.alpn_protocols = vec![ALPN_TEXT.into()];
     tls.resumption = Resumption::disabled();
+    tls.send_ticket_request =
+        Some(TicketRequest { new_session_count: TICKETS_GIVEN as u8, resumption_count: 1 });
     Ok(tls)
 }
 
-/// How we dial.
-pub(crate) fn client_config(identity: &Identity) -> Result<ClientConfig, TransportError> {
-    let quic = QuicClientConfig::try_from(client_tls(identity)?).map_err(no_initial_suite)?;
+/// How we dial one relay: with sessions of its own, since all relays are dialled by one name.
+/// `tls` is shared by all, so that a session is good for as long as our certificate.
+pub(crate) fn resuming(tls: &rustls::ClientConfig) -> Result<ClientConfig, TransportError> {
+    let mut tls = tls.clone();
+    tls.resumption =
+        Resumption::store(Arc::new(Sessions::default())).tls12_resumption(Tls12Resumption::Disabled);
+    let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = ClientConfig::new(Arc::new(quic));
     config.transport_config(Arc::new(dialled()));
     Ok(config)
@@ -147,8 +151,11 @@ fn joining(mut tls: rustls::ClientConfig) -> Result<ClientConfig, TransportError
     Ok(config)
 }
 
-/// The accepting side of [`client_tls`].
-pub(crate) fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, TransportError> {
+/// The accepting side of [`client_tls`]. Without keys it gives out no tickets.
+pub(crate) fn server_tls(
+    identity: &Identity,
+    tickets: Option<Arc<TicketKeys>>,
+) -> Result<rustls::ServerConfig, TransportError> {
     let tls = |source| TransportError::Tls { source };
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots(identity.authority()).map_err(tls)?, provider())
@@ -163,18 +170,27 @@ pub(crate) fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, Tr
         })
         .map_err(tls)?;
     tls.alpn_protocols = vec![ALPN_TEXT.into(), JOIN_ALPN.into()];
-    tls.send_tls13_tickets = 0;
+    tls.send_tls13_tickets = if tickets.is_some() { TICKETS_GIVEN } else { 0 };
+    // For clients that want fewer: one that resumes replaces the ticket that it used.
+    tls.max_tls13_tickets = tls.send_tls13_tickets;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
+    if let Some(tickets) = tickets {
+        tls.ticketer = tickets;
+    }
     Ok(tls)
 }
 
 /// How we accept.
-pub(crate) fn server_config(identity: &Identity) -> Result<ServerConfig, TransportError> {
-    let quic = QuicServerConfig::try_from(server_tls(identity)?).map_err(no_initial_suite)?;
+pub(crate) fn server_config(
+    identity: &Identity,
+    tickets: Option<Arc<TicketKeys>>,
+) -> Result<ServerConfig, TransportError> {
+    let quic = QuicServerConfig::try_from(server_tls(identity, tickets)?).map_err(no_initial_suite)?;
     let mut config = ServerConfig::with_crypto(Arc::new(quic));
     config
         .transport_config(Arc::new(accepted()))
-        .max_incoming(MAX_PENDING_HANDSHAKES)
+        // Those that wait count as well.
+        .max_incoming(MAX_PENDING_HANDSHAKES + MAX_WAITING_HANDSHAKES)
         .incoming_buffer_size(HANDSHAKE_BUFFER)
         .incoming_buffer_size_total(HANDSHAKE_BUFFER * MAX_PENDING_HANDSHAKES as u64);
     Ok(config)

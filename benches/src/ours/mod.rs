@@ -21,7 +21,8 @@ use rootcast::acceptance::Accepted;
 use rootcast::limits::{MAX_FRAME, REPORT_GAP};
 use rootcast::path::BundleName;
 use rootcast::plan::{base_bundle, plan_bundle};
-use rootcast::protocol::{HostState, Interest, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome};
+use rootcast::protocol::{HostState, Interest, Opening, Report, Standing, UpdateRequest};
+use rootcast::topology::Condition;
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::Source;
 use rootcast_replica::{Member, ReplicaError, pull};
@@ -139,12 +140,9 @@ impl Scene {
     /// The release that the origin holds, as a child would learn of it.
     async fn latest(&self) -> Result<Option<Accepted>, BenchError> {
         let (mut sender, mut receiver) = self.connection.open_bi().await?;
-        let standing = Standing { release: None, whole: Vec::new() };
-        let (channel, interest) = (self.platform.channel().clone(), Interest::Named(Vec::new()));
-        let subscribe = Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0) };
-        sender.send_message(&Opening::Subscribe(subscribe)).await?;
-        let welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
-        Ok(welcome.and_then(|welcome| welcome.latest))
+        sender.send_message(&Opening::Condition(self.platform.channel().clone())).await?;
+        let condition: Option<Condition> = receiver.receive_message(MAX_FRAME).await?;
+        Ok(condition.and_then(|condition| condition.latest))
     }
 
     /// Bytes of the edits that bring a host without labels from a release, or from nothing, to the newest.
@@ -155,7 +153,7 @@ impl Scene {
         let whole = if from.is_some() { bundles.clone() } else { Vec::new() };
         let standing = Standing { release: from, whole };
         let channel = self.platform.channel().clone();
-        let request = UpdateRequest { channel, interest: Interest::Named(bundles), standing };
+        let request = UpdateRequest { channel, interest: Interest::named(bundles), standing };
         let update = pull(&self.connection, request).await?;
         Ok(update.map_or(0, |(update, _)| update.edits.iter().map(|edit| edit.len() as u64).sum()))
     }

@@ -115,8 +115,11 @@ impl Loop {
 }
 
 impl Server for Loop {
-    const NAME: &'static str = "bare quinn, tuned alike";
     const AT_ONCE: usize = 0;
+
+    fn name(&self) -> &'static str {
+        "bare quinn, tuned alike"
+    }
 
     fn id(&self) -> Result<u32, BenchError> {
         id(&self.process, "the bare server")

@@ -41,7 +41,7 @@ impl Body for Messages {
     }
 }
 
-/// Etcd over TLS, both ends with certificates.
+/// Etcd, without TLS or with certificates at both ends.
 pub(super) struct Etcd {
     process: Child,
     address: SocketAddr,
@@ -50,9 +50,6 @@ pub(super) struct Etcd {
     value: Vec<u8>,
     _home: tempfile::TempDir,
 }
-
-/// The same without TLS.
-pub(super) struct Plain(pub(super) Etcd);
 
 /// What a client of these identities connects with.
 pub(super) fn connector(identity: &Path, protocol: Option<&[u8]>) -> Result<TlsConnector, BenchError> {
@@ -120,12 +117,6 @@ impl Etcd {
         })
         .await?;
         Ok(Some(Self { process, address, tls, sender, value: vec![b'x'; size], _home: home }))
-    }
-
-    async fn put(&mut self) -> Result<Instant, BenchError> {
-        let begun = Instant::now();
-        put(&mut self.sender, &self.value).await?;
-        Ok(begun)
     }
 }
 
@@ -238,8 +229,11 @@ async fn watch(
 }
 
 impl Server for Etcd {
-    const NAME: &'static str = "etcd, mutual TLS";
     const AT_ONCE: usize = 0;
+
+    fn name(&self) -> &'static str {
+        if self.tls.is_some() { "etcd, mutual TLS" } else { "etcd, no TLS" }
+    }
 
     fn id(&self) -> Result<u32, BenchError> {
         id(&self.process, "etcd")
@@ -255,28 +249,8 @@ impl Server for Etcd {
     }
 
     async fn push(&mut self) -> Result<Instant, BenchError> {
-        self.put().await
-    }
-}
-
-impl Server for Plain {
-    const NAME: &'static str = "etcd, no TLS";
-    const AT_ONCE: usize = 0;
-
-    fn id(&self) -> Result<u32, BenchError> {
-        self.0.id()
-    }
-
-    fn child(
-        &self,
-        index: usize,
-        heard: Heard,
-        connected: oneshot::Sender<()>,
-    ) -> impl Future<Output = Result<(), BenchError>> + 'static {
-        self.0.child(index, heard, connected)
-    }
-
-    async fn push(&mut self) -> Result<Instant, BenchError> {
-        self.0.put().await
+        let begun = Instant::now();
+        put(&mut self.sender, &self.value).await?;
+        Ok(begun)
     }
 }

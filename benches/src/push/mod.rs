@@ -112,7 +112,8 @@ struct Row {
 
 /// A server under measurement: how to connect a child, and how to push.
 trait Server {
-    const NAME: &'static str;
+    /// What it is called in the table.
+    fn name(&self) -> &'static str;
     /// The process whose costs count.
     fn id(&self) -> Result<u32, BenchError>;
     /// Connects child `index`; the future then runs until it is dropped. Sends over `connected` once it would hear of a push.
@@ -173,7 +174,7 @@ async fn measured<S: Server>(mut server: S, arguments: &Push) -> Result<(Row, S)
             last.sort_unstable();
             let each = |memory: u64| memory.saturating_sub(before.memory) / children as u64;
             Ok(Row {
-                name: S::NAME,
+                name: server.name(),
                 bytes: (heard.bytes() - bytes) as f64 / children as f64 / f64::from(arguments.pushes),
                 cpu: (after.cpu - connected.cpu) / (arguments.children * arguments.pushes),
                 last: last.get(last.len() / 2).copied().unwrap_or_default(),
@@ -189,7 +190,8 @@ async fn measured<S: Server>(mut server: S, arguments: &Push) -> Result<(Row, S)
 /// One row after the other, each told as soon as it is there.
 struct Table {
     json: bool,
-    ours: Option<Duration>,
+    /// What a push by bare QUIC costs, where that was measured.
+    bare: Option<Duration>,
 }
 
 impl Table {
@@ -200,12 +202,14 @@ impl Table {
             );
             println!("|---|---:|---:|---:|---:|---:|---:|");
         }
-        Self { json, ours: None }
+        Self { json, bare: None }
     }
 
-    fn tell(&mut self, row: &Row) {
+    fn tell(&self, row: &Row) {
         let Row { name, bytes, cpu, last, connected, pushed } = row;
-        let ratio = cpu.as_secs_f64() / self.ours.get_or_insert(*cpu).as_secs_f64();
+        // Few children take less than a tick.
+        let ratio =
+            self.bare.filter(|bare| !bare.is_zero()).map(|bare| cpu.as_secs_f64() / bare.as_secs_f64());
         if self.json {
             println!(
                 "{}",
@@ -217,8 +221,9 @@ impl Table {
             return;
         }
         let kib = |bytes: &u64| *bytes as f64 / 1024.0;
+        let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         println!(
-            "| {name} | {bytes:.0} | {:.1} µs | {ratio:.2} | {:.1} ms | {:.1} KiB | {:.1} KiB |",
+            "| {name} | {bytes:.0} | {:.1} µs | {ratio} | {:.1} ms | {:.1} KiB | {:.1} KiB |",
             cpu.as_secs_f64() * 1e6,
             last.as_secs_f64() * 1e3,
             kib(connected),
@@ -270,19 +275,18 @@ pub(crate) fn run(arguments: &Push) -> Result<(), BenchError> {
         let size = ours.bytes.round() as usize;
         let scratch = Scratch::new()?;
         if peers.contains(&"quinn") {
-            table.tell(&measured(bare::Loop::start(&scratch, size).await?, arguments).await?.0);
+            let bare = measured(bare::Loop::start(&scratch, size).await?, arguments).await?.0;
+            table.bare = Some(bare.cpu);
+            table.tell(&bare);
         }
         table.tell(&ours);
         for (name, tls) in [("etcd", false), ("etcd-tls", true)] {
             if !peers.contains(&name) {
                 continue;
             }
-            match (etcd::Etcd::start(&scratch, size, tls).await?, tls) {
-                (None, _) => eprintln!("{name}: etcd is not installed"),
-                (Some(server), false) => {
-                    table.tell(&measured(etcd::Plain(server), arguments).await?.0);
-                }
-                (Some(server), true) => table.tell(&measured(server, arguments).await?.0),
+            match etcd::Etcd::start(&scratch, size, tls).await? {
+                None => eprintln!("{name}: etcd is not installed"),
+                Some(server) => table.tell(&measured(server, arguments).await?.0),
             }
         }
         if peers.contains(&"nats") {

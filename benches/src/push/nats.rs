@@ -101,8 +101,11 @@ async fn subscribe(
 }
 
 impl Server for Nats {
-    const NAME: &'static str = "NATS, mutual TLS";
     const AT_ONCE: usize = 0;
+
+    fn name(&self) -> &'static str {
+        "NATS, mutual TLS"
+    }
 
     fn id(&self) -> Result<u32, BenchError> {
         id(&self.process, "nats-server")

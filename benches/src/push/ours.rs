@@ -49,9 +49,12 @@ impl Relay {
 }
 
 impl Server for Relay {
-    const NAME: &'static str = "Rootcast relay";
     // The release that is there already.
     const AT_ONCE: usize = 1;
+
+    fn name(&self) -> &'static str {
+        "Rootcast relay"
+    }
 
     fn id(&self) -> Result<u32, BenchError> {
         self.process.id().ok_or_else(|| BenchError::Nothing("the relay ended".into()))
@@ -90,7 +93,8 @@ async fn child(
     let bundles = [base_bundle(), plan_bundle()].into_iter().collect::<Result<Vec<_>, _>>();
     let interest = Interest::Named(bundles.map_err(|error| BenchError::Nothing(error.to_string()))?);
     let standing = Standing { release: None, whole: Vec::new() };
-    let subscribe = Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0) };
+    let subscribe =
+        Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0), serves: None };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let _welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
     let news = async {

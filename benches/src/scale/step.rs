@@ -287,7 +287,7 @@ fn labels() -> BTreeMap<String, String> {
 
 /// What that host asks for before it knows any plan.
 fn interest() -> Result<Interest, ScaleError> {
-    Ok(Interest::Named(Required::at_first(&labels())?))
+    Ok(Interest::named(Required::at_first(&labels())?))
 }
 
 fn apply(home: Home<'_>, files: u64) -> Result<Value, ScaleError> {

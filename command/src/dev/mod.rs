@@ -4,6 +4,7 @@ mod check;
 mod platform;
 mod process;
 mod table;
+mod tree;
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, bytes};
@@ -29,7 +30,7 @@ use tokio::sync::mpsc;
 pub(crate) struct Arguments {
     /// The git repository or plain directory to publish [default: the sample repository]
     repository: Option<PathBuf>,
-    /// Relays below the origin, in two levels
+    /// Relays below the origin: two for each datacenter, one for each region
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=64))]
     relays: u64,
     /// Agents
@@ -97,19 +98,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let directory = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let repository = match &arguments.repository {
         Some(repository) => repository.clone(),
-        None => sample()?,
+        None => tree::sample()?,
     };
     let source = Source::open(&repository, None)?;
     runtime()?.block_on(session(arguments, output, source, &directory))
-}
-
-/// The sample repository of the project, beside the manifest or below the working directory.
-fn sample() -> Result<PathBuf, Failure> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/sample");
-    let places = [PathBuf::from("testdata/sample"), built];
-    places.into_iter().find(|place| place.is_dir()).ok_or_else(|| {
-        Failure::new(Exit::Usage, "the sample repository is not here").next("rootcast dev REPOSITORY")
-    })
 }
 
 async fn session(
@@ -181,26 +173,22 @@ impl Dev<'_> {
         relays: usize,
         agents: usize,
     ) -> Result<SocketAddr, Failure> {
-        let plans = platform::relays(relays);
+        let (plans, datacenters) = tree::plan(relays)?;
         let mut addresses: BTreeMap<String, SocketAddr> = BTreeMap::new();
         for plan in &plans {
-            let parent = plan.parent.as_ref().and_then(|parent| addresses.get(parent));
-            let parents: Vec<String> = parent.map(SocketAddr::to_string).into_iter().collect();
+            let parents = serving(&addresses, &plan.parents);
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let process = platform.relay(&plan.name, any, &parents)?;
-            let parent = plan.parent.clone().unwrap_or_default();
-            self.add(process, parent, None)?;
+            let process = platform.relay(&plan.name, any, &parents, &plan.labels)?;
+            self.add(process, plan.parents.first().cloned().unwrap_or_default(), None)?;
             let address = self.ready(&plan.name).await?;
             // A restart must serve where its children look for it.
-            platform.relay(&plan.name, address, &parents)?;
+            platform.relay(&plan.name, address, &parents, &plan.labels)?;
             addresses.insert(plan.name.clone(), address);
         }
-        let leaves = platform::leaves(&plans);
-        for number in 1..=agents {
-            let relay = leaves.get((number - 1) % leaves.len()).cloned().unwrap_or_default();
-            let (name, labels) = platform::host(number, &relay)?;
-            let address = addresses.get(&relay).map(SocketAddr::to_string).unwrap_or_default();
-            let process = platform.agent(&name, &address, &labels)?;
+        for (number, place) in (1..=agents).zip(datacenters.iter().cycle()) {
+            let (name, labels) = tree::host(number, place)?;
+            let process = platform.agent(&name, &serving(&addresses, &place.relays), &labels)?;
+            let relay = place.relays.first().cloned().unwrap_or_default();
             self.add(process, relay, Some(labels.of_host(&name)))?;
         }
         addresses
@@ -445,6 +433,11 @@ impl Dev<'_> {
                     member.release = member.release.max(number);
                 }
             }
+            "connected" => {
+                let parent = event["parent"].as_str().unwrap_or_default();
+                member.parent = parent.trim_start_matches("relay ").to_owned();
+                self.output.value(&json!({ "event": "connected", "name": from, "parent": member.parent }));
+            }
             "published" => member.release = member.release.max(number),
             "active" => {
                 if number < member.release {
@@ -568,6 +561,11 @@ impl Dev<'_> {
         );
         Err(Failure::new(Exit::Differences, message))
     }
+}
+
+/// The addresses of relays that serve.
+fn serving(addresses: &BTreeMap<String, SocketAddr>, relays: &[String]) -> Vec<String> {
+    relays.iter().filter_map(|relay| addresses.get(relay)).map(SocketAddr::to_string).collect()
 }
 
 fn lock(source: &Mutex<Source>) -> std::sync::MutexGuard<'_, Source> {

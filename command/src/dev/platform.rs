@@ -1,7 +1,7 @@
 //! The platform that `rootcast dev` makes: identities and configuration files.
 
 use super::process::Process;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::init;
 use rootcast::member::{self, Role};
 use rootcast::path::ChannelName;
@@ -15,42 +15,6 @@ use std::time::SystemTime;
 pub(super) struct Platform {
     pub(super) directory: PathBuf,
     pub(super) channel: ChannelName,
-}
-
-/// A relay and whom it follows.
-pub(super) struct RelayPlan {
-    pub(super) name: String,
-    /// None: the origin.
-    pub(super) parent: Option<String>,
-}
-
-/// The relays of a tree: the origin, then two levels.
-pub(super) fn relays(count: usize) -> Vec<RelayPlan> {
-    let upper = count.div_ceil(3).max(usize::from(count > 0));
-    let mut plans = vec![RelayPlan { name: "origin".into(), parent: None }];
-    for number in 1..=count {
-        let parent = match number.checked_sub(upper + 1) {
-            None => "origin".to_owned(),
-            Some(lower) => format!("relay-{}", lower % upper + 1),
-        };
-        plans.push(RelayPlan { name: format!("relay-{number}"), parent: Some(parent) });
-    }
-    plans
-}
-
-/// The relays that agents follow: those without a relay below them.
-pub(super) fn leaves(plans: &[RelayPlan]) -> Vec<String> {
-    let has_child = |name: &str| plans.iter().any(|plan| plan.parent.as_deref() == Some(name));
-    plans.iter().filter(|plan| !has_child(&plan.name)).map(|plan| plan.name.clone()).collect()
-}
-
-/// Name and labels of an agent, from 1: roles and regions take turns.
-pub(super) fn host(number: usize, relay: &str) -> Result<(String, member::Labels), Failure> {
-    let (role, region) = if number % 2 == 1 { ("web", "eu") } else { ("db", "us") };
-    let name = format!("{role}-{}", number.div_ceil(2));
-    let labels = member::Labels::new([("role", role), ("region", region), ("datacenter", relay)])
-        .map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
-    Ok((name, labels))
 }
 
 impl Platform {
@@ -103,6 +67,7 @@ impl Platform {
         name: &str,
         listen: SocketAddr,
         parents: &[String],
+        labels: &member::Labels,
     ) -> Result<Process, Failure> {
         let process = self.member(name, "relay")?;
         // The origin is there from the beginning, with the keys and the state that its members are in.
@@ -110,7 +75,7 @@ impl Platform {
             let keys = format!("keys = {:?}\n", init::origin_keys(&self.home()).display().to_string());
             (self.home().join("origin/identity"), init::state(&self.home()), keys)
         } else {
-            let identity = self.identity(Role::Relay, name, &member::Labels::default())?;
+            let identity = self.identity(Role::Relay, name, labels)?;
             (identity, "state".into(), String::new())
         };
         let config = format!(
@@ -125,15 +90,20 @@ impl Platform {
         Ok(process)
     }
 
-    /// An agent that follows the relay at `relay`.
-    pub(super) fn agent(&self, name: &str, relay: &str, labels: &member::Labels) -> Result<Process, Failure> {
+    /// An agent that knows these relays, the first to be followed first.
+    pub(super) fn agent(
+        &self,
+        name: &str,
+        relays: &[String],
+        labels: &member::Labels,
+    ) -> Result<Process, Failure> {
         let process = self.member(name, "agent")?;
         let identity = self.identity(Role::Agent, name, labels)?;
         // Secrets have a place of their own: the usual one may be a real host's of the same name.
         let config = format!(
-            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nsecrets = \"secrets\"\nrelays = [{:?}]\nchannel = {:?}\n",
+            "identity = {:?}\nstate = \"state\"\nlive = \"live\"\nsecrets = \"secrets\"\nrelays = {:?}\nchannel = {:?}\n",
             identity.display().to_string(),
-            relay,
+            relays,
             self.channel.as_str(),
         );
         fs::write(process.config(), config).map_err(|error| Failure::io(&process.config(), &error))?;

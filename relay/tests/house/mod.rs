@@ -12,7 +12,7 @@ use rootcast::trust::VerifiedTrust;
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
 use rootcast_relay::membership::{Invitation, Membership, ONLINE_KEY_FILE, Records, enrol};
-use rootcast_relay::{HttpCache, HttpsAddress, RelayConfig, RelayEvent, run};
+use rootcast_relay::{HttpsAddress, RelayConfig, RelayError, RelayEvent, run};
 use rootcast_replica::joining::{JoinFailure, Joined, Joining, join};
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE, Trusted, durable};
 use rootcast_transport::{Identity, OwnKey, PeerName};
@@ -76,8 +76,17 @@ impl House {
 
     /// A member by hand, certified from `begun` for `valid`.
     pub fn issue(&self, role: Role, name: &str, valid: Duration, begun: SystemTime) -> Identity {
-        let directory = self.path(name);
-        let peer = PeerName::new(PLATFORM, role, name).unwrap();
+        self.enrolled(PeerName::new(PLATFORM, role, name).unwrap(), valid, begun)
+    }
+
+    /// A member at a place.
+    pub fn placed(&self, role: Role, name: &str, labels: &str) -> Identity {
+        let peer = PeerName::new(PLATFORM, role, name).unwrap().with_labels(labels.parse().unwrap());
+        self.enrolled(peer, DAY, SystemTime::now())
+    }
+
+    fn enrolled(&self, peer: PeerName, valid: Duration, begun: SystemTime) -> Identity {
+        let directory = self.path(peer.name());
         let identity = self.issuing.issue(&peer, valid, begun, &directory).unwrap();
         std::fs::write(directory.join(TRUST_FILE), &self.document).unwrap();
         std::fs::write(directory.join(FINGERPRINT_FILE), self.fingerprint().to_string()).unwrap();
@@ -102,34 +111,71 @@ impl House {
 
     /// Runs the relay whose identity is there. Without parents it is the origin.
     pub async fn run(&self, name: &str, parents: &[&Running]) -> Running {
-        self.run_with(name, parents, HttpCache::Private).await
+        let parents: Vec<SocketAddr> = parents.iter().map(|parent| parent.address).collect();
+        self.run_at(name, (Ipv4Addr::LOCALHOST, 0).into(), &parents).await
     }
 
-    /// The origin, which lets these keep what it serves over HTTPS.
-    pub async fn origin_with(&self, http_cache: HttpCache) -> Running {
-        self.member(Role::Relay, "origin");
-        self.run_with("origin", &[], http_cache).await
+    /// As [`House::run`], below whoever is at an address.
+    pub async fn run_below(&self, name: &str, parent: SocketAddr) -> Running {
+        self.run_at(name, (Ipv4Addr::LOCALHOST, 0).into(), &[parent]).await
     }
 
-    async fn run_with(&self, name: &str, parents: &[&Running], http_cache: HttpCache) -> Running {
-        let config = RelayConfig {
+    /// As [`House::run`], at an address.
+    pub async fn run_at(&self, name: &str, listen: SocketAddr, parents: &[SocketAddr]) -> Running {
+        self.run_with_all(name, listen, parents, |_| {}).await
+    }
+
+    /// As [`House::run`], with other settings.
+    pub async fn run_with(
+        &self,
+        name: &str,
+        parents: &[&Running],
+        set: impl FnOnce(&mut RelayConfig),
+    ) -> Running {
+        let parents: Vec<SocketAddr> = parents.iter().map(|parent| parent.address).collect();
+        self.run_with_all(name, (Ipv4Addr::LOCALHOST, 0).into(), &parents, set).await
+    }
+
+    async fn run_with_all(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        parents: &[SocketAddr],
+        set: impl FnOnce(&mut RelayConfig),
+    ) -> Running {
+        let mut config = RelayConfig {
             https: HttpsAddress::At((Ipv4Addr::LOCALHOST, 0).into()),
-            http_cache,
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            http_cache: Default::default(),
+            listen,
             identity: self.path(name),
             state: self.path(name).join("state"),
             channels: vec![channel()],
             keys: parents.is_empty().then(|| self.path("keys")),
             addresses: Vec::new(),
             head_validity_seconds: 3600,
-            parents: parents.iter().map(|parent| parent.address.to_string()).collect(),
+            advertise: None,
+            keep: Vec::new(),
+            keep_seconds: 3600,
+            parents: parents.iter().map(SocketAddr::to_string).collect(),
         };
+        set(&mut config);
+        // The socket of a relay that has ended lives for a moment longer.
+        let free = async {
+            while std::net::UdpSocket::bind(listen).is_err() {
+                tokio::task::yield_now().await
+            }
+        };
+        soon(free).await;
         let (told, mut events) = mpsc::unbounded_channel();
         let tell = Arc::new(move |event: RelayEvent| {
             let _ = told.send(event);
         });
         let task = tokio::spawn(async move {
-            run(config, tell, std::future::pending()).await.unwrap();
+            // The store of a relay that has ended is locked for a moment longer.
+            while let Err(error) = run(config.clone(), tell.clone(), std::future::pending()).await {
+                assert!(matches!(error, RelayError::Store(_)), "{error}");
+                tokio::task::yield_now().await;
+            }
         });
         let ready = tokio::time::timeout(DEADLINE, events.recv()).await.expect("ready").unwrap();
         let RelayEvent::Ready { address, https, .. } = ready else { panic!("{ready:?}") };

@@ -131,6 +131,12 @@ pub fn replica() -> Arc<Replica> {
     replica_over(Arc::new(MemoryStore::new()))
 }
 
+/// A host's replica: it serves nobody, and keeps no log.
+pub fn host_replica() -> Arc<Replica> {
+    let store = Arc::new(MemoryStore::new());
+    Arc::new(Replica::open(store, trust(), channel(), false, None).unwrap())
+}
+
 /// A release before it is signed; a test may spoil it first.
 #[derive(Clone)]
 pub struct Draft {
@@ -211,7 +217,8 @@ impl Publisher {
         }
         bundles.retain(|name, (_, totals)| totals.files > 0 || name.as_str() == "base");
         if bundles.len() > 1 {
-            let layers = ["base", "role/{role}"].map(|layer| LayerPattern::parse(layer).unwrap()).to_vec();
+            let layers = ["base", "datacenter/{datacenter}", "role/{role}"];
+            let layers = layers.map(|layer| LayerPattern::parse(layer).unwrap()).to_vec();
             let plan = Plan { layers, bundles: bundles.keys().cloned().collect() };
             let content = chunking::store(Bytes::from(plan.encode()), &mut *batch).unwrap();
             let change =

@@ -9,10 +9,12 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
 };
 use rootcast::limits::{MAX_EDIT, MAX_FRAME};
+use rootcast::path::MemberName;
 use rootcast::protocol::{
     HostStatus, Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnswer, UpdateMessage, Welcome,
 };
 use rootcast::reader::Reader;
+use rootcast::topology::{self, Address, Alternates, Condition, Patience, Place, Route};
 use rootcast_replica::{Fallback, Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
@@ -100,6 +102,8 @@ pub enum Habit {
     Reset,
     ClosesInTheMiddle,
     WrongBundles,
+    /// Pushes, and leaves pulls unanswered.
+    NoPulls,
 }
 
 /// A parent that serves a replica.
@@ -118,6 +122,8 @@ pub struct Counts {
     pub objects: AtomicU64,
     /// Update streams begun.
     pub pushes: watch::Sender<u64>,
+    /// Pulls asked for.
+    asked: watch::Sender<u64>,
     pulls: AtomicU64,
 }
 
@@ -156,6 +162,12 @@ impl Parent {
         self.counts.objects.load(Ordering::SeqCst)
     }
 
+    /// Waits until a child has asked for an update.
+    pub async fn pulled(&self) {
+        let mut asked = self.counts.asked.subscribe();
+        tokio::time::timeout(DEADLINE, asked.wait_for(|asked| *asked > 0)).await.expect("a pull").unwrap();
+    }
+
     /// Waits until this many update streams were begun.
     pub async fn pushed(&self, count: u64) {
         let mut pushes = self.counts.pushes.subscribe();
@@ -191,6 +203,10 @@ impl Child {
                 self.subscription(connection, subscribe, sender, receiver).await
             }
             Some(Opening::Update(request)) => {
+                self.counts.asked.send_modify(|asked| *asked += 1);
+                if self.habit == Habit::NoPulls {
+                    return std::future::pending().await;
+                }
                 let outgoing =
                     self.replica.outgoing(&Reader::Relay, &request.interest, &request.standing).await?;
                 match outgoing.filter(|_| !matches!(self.habit, Habit::BadObjects)) {
@@ -247,7 +263,13 @@ impl Child {
             Habit::GarbageWelcome => sender.send_frame(b"\x83garbage").await?,
             _ => {
                 let latest = self.replica.held().map(|held| held.accepted());
-                sender.send_message(&Welcome { latest, time: 1, alternates: Vec::new(), trust: 1 }).await?;
+                let condition = Condition {
+                    latest,
+                    route: Route::origin(MemberName::new("origin").unwrap()),
+                    behind: false,
+                };
+                let alternates = Alternates::default();
+                sender.send_message(&Welcome { condition, time: 1, alternates, trust: 1 }).await?;
             }
         }
         let reports = async {
@@ -272,8 +294,10 @@ impl Child {
             if let Some(outgoing) = self.replica.outgoing(&Reader::Relay, &interest, &standing).await? {
                 let mut stream = connection.open_uni().await?;
                 let count = *self.counts.pushes.borrow() + 1;
-                if matches!(self.habit, Habit::Good | Habit::BadObjects | Habit::WrongBundles)
-                    || (matches!(self.habit, Habit::Flips { .. }) && count > 1)
+                if matches!(
+                    self.habit,
+                    Habit::Good | Habit::BadObjects | Habit::WrongBundles | Habit::NoPulls
+                ) || (matches!(self.habit, Habit::Flips { .. }) && count > 1)
                 {
                     outgoing.push(subscription, &mut stream).await?;
                 } else {
@@ -366,6 +390,7 @@ pub struct Following {
     pub events: mpsc::UnboundedReceiver<FollowEvent>,
     pub interest: watch::Sender<Interest>,
     pub report: watch::Sender<Vec<HostStatus>>,
+    pub ways: watch::Sender<Vec<Address>>,
     task: JoinHandle<()>,
 }
 
@@ -382,7 +407,13 @@ impl Following {
         parents: &[SocketAddr],
         interest: Interest,
     ) -> Self {
-        Self::start_with(endpoint, None, replica, parents, interest)
+        let (child, patience) = (Self::child(), Patience::STANDARD);
+        Self::start_whole(endpoint, None, child, patience, replica, parents, interest)
+    }
+
+    fn child() -> topology::Child {
+        let name = MemberName::new("child").unwrap();
+        topology::Child { name, place: Place::default(), is_relay: false }
     }
 
     /// As [`Following::start`], with something to fall back to.
@@ -393,13 +424,44 @@ impl Following {
         parents: &[SocketAddr],
         interest: Interest,
     ) -> Self {
+        let (child, patience) = (Self::child(), Patience::STANDARD);
+        Self::start_whole(endpoint, fallback, child, patience, replica, parents, interest)
+    }
+
+    /// As [`Following::start`], as this child with this patience.
+    pub fn start_as(
+        endpoint: &Endpoint,
+        child: topology::Child,
+        patience: Patience,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
+        Self::start_whole(endpoint, None, child, patience, replica, parents, interest)
+    }
+
+    fn start_whole(
+        endpoint: &Endpoint,
+        fallback: Option<Fallback>,
+        child: topology::Child,
+        patience: Patience,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
         assert_eq!(*replica.channel(), channel());
         let (told, events) = mpsc::unbounded_channel();
         let (interest, report) = (watch::Sender::new(interest), watch::Sender::new(Vec::new()));
+        let ways = watch::Sender::default();
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
             fallback,
-            parents: parents.iter().map(SocketAddr::to_string).collect(),
+            child,
+            parents: parents.iter().map(|address| Address::new(address.to_string()).unwrap()).collect(),
+            patience,
+            serves: None,
+            upstream: None,
+            ways: ways.clone(),
             replica: replica.clone(),
             interest: interest.subscribe(),
             report: report.subscribe(),
@@ -407,7 +469,7 @@ impl Following {
                 let _ = told.send(event);
             }),
         }));
-        Self { replica, events, interest, report, task }
+        Self { replica, events, interest, report, ways, task }
     }
 
     /// Waits until what is held is as wanted; looks again after each change.

@@ -1,6 +1,7 @@
 //! Writing: a batch is one or more parts at the end of a pack, of which the
 //! last commits all (specs/store.md, S-10).
 
+use super::device;
 use super::floors::FloorsFile;
 use super::format::{Key, Line, PACK_HEADER, PartHeader, Slot};
 use super::index::{Index, Location};
@@ -32,7 +33,7 @@ pub(super) struct Writer {
     serial: u64,
     /// Size of the last pack's file, which reads as zeros after the last batch.
     allocated: u64,
-    floors_file: FloorsFile,
+    pub(super) floors_file: FloorsFile,
     /// Whether a failure was left on disk that only recovery can undo.
     pub(super) broken: bool,
 }
@@ -51,6 +52,16 @@ struct Target {
 impl Writer {
     pub(super) fn new(dir: &Path, serial: u64, allocated: u64, floors_file: FloorsFile) -> Self {
         Self { dir: dir.to_path_buf(), serial, allocated, floors_file, broken: false }
+    }
+
+    /// The last serial used.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Goes on with files that were put back; the last pack's has this size.
+    pub(super) fn restored(&mut self, floors_file: FloorsFile, allocated: u64) {
+        (self.floors_file, self.allocated) = (floors_file, allocated);
     }
 
     /// Begins at the end of `last`, or in a new pack after it.
@@ -93,7 +104,7 @@ impl Writer {
     fn undo(&mut self, target: &Target) {
         let undone = if target.created {
             self.allocated = 0;
-            let removed = std::fs::remove_file(&target.pack.path);
+            let removed = device::remove(&target.pack.path);
             removed.map_err(|source| StoreError::io(&target.pack.path, "remove it", source))
         } else {
             self.allocated = target.start;

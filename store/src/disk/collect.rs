@@ -1,6 +1,7 @@
 //! Dropping what is no longer needed, and giving its space back (specs/store.md,
 //! S-17).
 
+use super::device;
 use super::format::{Key, Line, PART_HEADER, read_contents};
 use super::index::{Location, keeps};
 use super::pack::{Found, PackFile, sync_dir};
@@ -151,7 +152,7 @@ fn contents(pack: &Arc<PackFile>, key: &Key, end: u64) -> Result<Vec<Vec<Line>>,
 /// Removes the rewritten packs, oldest first: a drop must outlive what it drops.
 fn unlink(store: &DiskStore, plan: &Plan) -> Result<(), StoreError> {
     for pack in plan.rewrite.values() {
-        let removed = std::fs::remove_file(&pack.file.path);
+        let removed = device::remove(&pack.file.path);
         removed.map_err(|source| StoreError::io(&pack.file.path, "remove it", source))?;
     }
     if plan.rewrite.is_empty() { Ok(()) } else { sync_dir(&store.dir) }

@@ -1,11 +1,12 @@
 //! The floors file: two slots, written in turn, each durable before the next
 //! is touched (specs/store.md, S-9 and S-12).
 
+use super::device;
 use super::format::{Header, SLOT, Slot, higher};
-use super::pack::{FILE_MODE, sync_dir};
+use super::pack::{FILE_MODE, is_at, sync_dir};
 use crate::error::{Damage, StoreError};
 use rootcast::acceptance::Floors;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -94,16 +95,16 @@ impl FloorsFile {
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
-        let file = options.open(&draft).map_err(failed("create it"))?;
+        let file = device::create(&options, &draft).map_err(failed("create it"))?;
         let mut bytes = vec![0; (SLOTS * SLOT_SPACING) as usize];
         for number in 0..SLOTS {
             let slot = Slot { sequence: slot.sequence + number, ..*slot }.encode();
             let place = bytes.iter_mut().skip((number * SLOT_SPACING) as usize);
             place.zip(slot).for_each(|(place, byte)| *place = byte);
         }
-        file.write_all_at(&bytes, 0).map_err(failed("write"))?;
-        file.sync_all().map_err(failed("sync it"))?;
-        fs::rename(&draft, &path).map_err(failed("rename it"))?;
+        device::write(&file, &draft, &bytes, 0).map_err(failed("write"))?;
+        device::sync(&file, &draft).map_err(failed("sync it"))?;
+        device::rename(&draft, &path).map_err(failed("rename it"))?;
         sync_dir(dir)?;
         Ok(Self { path, file, sequence: slot.sequence + SLOTS - 1, next: 0 })
     }
@@ -120,14 +121,24 @@ impl FloorsFile {
         Ok(Self { path, file, sequence: newest.sequence, next })
     }
 
+    /// Of the last slot written or tried.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether its name still leads to it.
+    pub(super) fn is_there(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+
     /// Writes one slot and makes it durable.
     pub(super) fn write(&mut self, slot: Slot) -> Result<(), StoreError> {
         // Counted even if it fails: what did reach the disk must not outrank the next.
         self.sequence += 1;
         let bytes = Slot { sequence: self.sequence, ..slot }.encode();
-        let written = self.file.write_all_at(&bytes, self.next * SLOT_SPACING);
+        let written = device::write(&self.file, &self.path, &bytes, self.next * SLOT_SPACING);
         written.map_err(|source| StoreError::io(&self.path, "write", source))?;
-        let synced = self.file.sync_data();
+        let synced = device::sync(&self.file, &self.path);
         synced.map_err(|source| StoreError::io(&self.path, "sync it", source))?;
         self.next = (self.next + 1) % SLOTS;
         Ok(())

@@ -1,10 +1,11 @@
 //! One pack file: positional reads and writes, and the walk over its parts.
 
+use super::device;
 use super::format::{Key, PACK_HEADER, PART_HEADER, PART_MARKER, PartHeader, pack_header};
 use crate::error::StoreError;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes that a search or a check reads at once.
@@ -39,10 +40,16 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u32>, StoreError> {
     Ok(numbers)
 }
 
+/// Whether a path leads to an open file.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let same =
+        |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(open), Ok(named)) if same(&open, &named))
+}
+
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| StoreError::io(dir, "sync the directory", source))
+    device::sync_names(dir).map_err(|source| StoreError::io(dir, "sync the directory", source))
 }
 
 /// What a walk meets.
@@ -77,14 +84,43 @@ impl PackFile {
         let path = pack_path(dir, number);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(FILE_MODE);
-        let file = options.open(&path).map_err(|source| StoreError::io(&path, "create it", source))?;
+        let created = device::create(&options, &path);
+        let file = created.map_err(|source| StoreError::io(&path, "create it", source))?;
         let pack = Self { path, number, file };
         if let Err(error) = pack.write(0, &pack_header(number, key)) {
             // What made the write fail is the error to report; recovery discards an empty pack.
-            let _ = fs::remove_file(&pack.path);
+            let _ = device::remove(&pack.path);
             return Err(error);
         }
         Ok(pack)
+    }
+
+    /// Writes the first `end` bytes of a pack that was deleted to a new file of its name, durably but for the name.
+    pub(super) fn restore(dir: &Path, deleted: &Self, end: u64) -> Result<Self, StoreError> {
+        let path = pack_path(dir, deleted.number);
+        let draft = dir.join("pack.new");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        let failed = |action| {
+            let draft = &draft;
+            move |source| StoreError::io(draft, action, source)
+        };
+        let file = device::create(&options, &draft).map_err(failed("create it"))?;
+        let mut at = 0;
+        while at < end {
+            let step = (end - at).min(STEP as u64);
+            let bytes = deleted.read(at, step as usize).map_err(deleted.failed("read it"))?;
+            device::write(&file, &draft, &bytes, at).map_err(failed("write"))?;
+            at += step;
+        }
+        device::sync(&file, &draft).map_err(failed("sync it"))?;
+        device::rename(&draft, &path).map_err(failed("rename it"))?;
+        Ok(Self { path, number: deleted.number, file })
+    }
+
+    /// Whether its name still leads to it.
+    pub(super) fn is_there(&self) -> bool {
+        is_at(&self.file, &self.path)
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> StoreError + '_ {
@@ -102,20 +138,19 @@ impl PackFile {
         Ok(bytes)
     }
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all_at(bytes, offset).map_err(self.failed("write"))
+        device::write(&self.file, &self.path, bytes, offset).map_err(self.failed("write"))
     }
     /// Gives the file this size.
     pub(super) fn cut(&self, size: u64) -> Result<(), StoreError> {
-        self.file.set_len(size).map_err(self.failed("truncate it"))
+        device::cut(&self.file, &self.path, size).map_err(self.failed("truncate it"))
     }
     /// Makes all that was written durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file.sync_data().map_err(self.failed("sync it"))
+        device::sync(&self.file, &self.path).map_err(self.failed("sync it"))
     }
     /// Asks for space, which reads as zeros until it is written.
     pub(super) fn allocate(&self, from: u64, length: u64) -> io::Result<()> {
-        let flags = rustix::fs::FallocateFlags::empty();
-        Ok(rustix::fs::fallocate(&self.file, flags, from, length)?)
+        device::allocate(&self.file, &self.path, from, length)
     }
 
     /// Whether contents and body of a part are the bytes that its header names.

@@ -12,11 +12,11 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HOST};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rootcast::id::PlatformId;
-use rootcast::limits::{HANDSHAKE_WAIT, MAX_HTTP_HEAD, MAX_HTTP_LINES, STREAM_WAIT};
+use rootcast::limits::{ANSWER_WAIT, HANDSHAKE_WAIT, HTTP_RETRY, MAX_HTTP_HEAD, MAX_HTTP_LINES, STREAM_WAIT};
 use rootcast::member::Role;
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
@@ -63,6 +63,8 @@ impl Own {
 
     fn with(mut tls: rustls::ClientConfig, identity: &Identity) -> Result<Arc<Self>, TransportError> {
         tls.alpn_protocols = vec![ALPN.into()];
+        // Connections are few here, and none is resumed (HT-1).
+        tls.send_ticket_request = None;
         let (signer, platform) = (Signer::of(identity)?, identity.name().platform());
         Ok(Arc::new(Self { tls: Arc::new(tls), signer, platform }))
     }
@@ -224,7 +226,8 @@ impl HttpsConnection {
     /// Asks for a resource; `None` where there is none that we may read.
     ///
     /// # Errors
-    /// When the other end or the network fails, or the answer is over its bounds.
+    /// [`TransportError::Later`] where it is yet to come; or when the other end or the network fails, or the
+    /// answer is over its bounds.
     pub async fn get(&mut self, target: &str, ask: Ask) -> Result<Option<Bytes>, TransportError> {
         self.exchange(Method::GET, target, Bytes::new(), ask).await
     }
@@ -261,6 +264,13 @@ impl HttpsConnection {
             StatusCode::NOT_FOUND => {
                 self.drained(answer, ask).await?;
                 Ok(None)
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                let said =
+                    answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                let wait = said.map_or(HTTP_RETRY, Duration::from_secs).clamp(HTTP_RETRY, ANSWER_WAIT);
+                self.drained(answer, ask).await?;
+                Err(TransportError::Later { peer: self.peer().to_string(), wait })
             }
             status => {
                 let fault = PeerFault::Status { status: status.as_u16() };

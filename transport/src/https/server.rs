@@ -12,15 +12,15 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH,
-    WWW_AUTHENTICATE,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rootcast::limits::{
-    HANDSHAKE_WAIT, HTTP_HEAD_WAIT, MAX_HTTP_BODY, MAX_HTTP_CONNECTIONS, MAX_HTTP_HANDSHAKES, MAX_HTTP_HEAD,
-    MAX_HTTP_LINES, MAX_HTTP_REQUESTS, MAX_HTTP_STRANGERS, RETRY_FIRST, STREAM_WAIT,
+    HANDSHAKE_WAIT, HTTP_HEAD_WAIT, HTTP_RETRY, MAX_HTTP_BODY, MAX_HTTP_CONNECTIONS, MAX_HTTP_HANDSHAKES,
+    MAX_HTTP_HEAD, MAX_HTTP_LINES, MAX_HTTP_REQUESTS, MAX_HTTP_STRANGERS, RETRY_FIRST, STREAM_WAIT,
 };
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -71,7 +71,7 @@ pub struct HttpsListener {
 }
 
 fn tls_of(identity: &Identity) -> Result<Arc<rustls::ServerConfig>, TransportError> {
-    let mut tls = tuning::server_tls(identity)?;
+    let mut tls = tuning::server_tls(identity, None)?;
     tls.alpn_protocols = vec![ALPN.into()];
     Ok(Arc::new(tls))
 }
@@ -348,6 +348,9 @@ fn response(answer: HttpAnswer, last: bool) -> Response<Pieces> {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             // One who proves nothing keeps no connection.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(HTTP_RETRY.as_secs()));
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, HeaderValue::from_static("GET, POST"));

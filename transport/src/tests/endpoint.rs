@@ -33,7 +33,7 @@ impl House {
 
 #[tokio::test]
 async fn threat_19_many_handshakes_bring_address_validation() {
-    let house = House::with(Caps { pending: 8, retry_above: 2, children: 100 });
+    let house = House::with(Caps { pending: 8, retry_above: 2, waiting: 0, children: 100 });
     let first = house.slow_caller().await;
     let second = house.slow_caller().await;
     assert_eq!(house.relay.handshakes().retried, 0);
@@ -41,14 +41,14 @@ async fn threat_19_many_handshakes_bring_address_validation() {
     let (up, down) = call(&house.child(), &house.relay).await;
     assert_eq!(up.unwrap().peer().name(), "r1");
     assert_eq!(down.unwrap().peer().name(), "web-1");
-    let counts = HandshakeCounts { admitted: 3, retried: 1, refused: 0 };
+    let counts = HandshakeCounts { admitted: 3, retried: 1, ..HandshakeCounts::default() };
     assert_eq!(house.relay.handshakes(), counts);
     drop((first, second));
 }
 
 #[tokio::test]
 async fn threat_19_handshakes_have_a_cap_and_their_room_comes_back() {
-    let house = House::with(Caps { pending: 1, retry_above: 1, children: 100 });
+    let house = House::with(Caps { pending: 1, retry_above: 1, waiting: 0, children: 100 });
     let (slow, _calling) = house.slow_caller().await;
     let child = house.child();
     let accepting = house.relay.accept();
@@ -69,8 +69,39 @@ async fn threat_19_handshakes_have_a_cap_and_their_room_comes_back() {
 }
 
 #[tokio::test]
+async fn w_8_who_has_proved_its_address_waits_for_room_and_is_served() {
+    let house = House::with(Caps { pending: 1, retry_above: 1, waiting: 8, children: 100 });
+    let (slow, _calling) = house.slow_caller().await;
+    let children: Vec<Endpoint> = (0..3).map(|_| house.child()).collect();
+    let calls = children.iter().map(|child| child.connect(&house.address));
+    let calls: Vec<_> = calls.map(Box::pin).collect();
+    let relay = house.relay.clone();
+    let served = tokio::spawn(async move {
+        let mut served = Vec::new();
+        while served.len() < 3 {
+            served.push(relay.accept().await.unwrap().finish().await.unwrap());
+        }
+        served
+    });
+    let mut calls = calls.into_iter();
+    let mut first = calls.next().unwrap();
+    // Nobody is served while the one place is taken, and nobody is turned away.
+    tokio::select! {
+        _ = &mut first => panic!("served over the cap"),
+        () = async { while house.relay.handshakes().waited == 0 { tokio::task::yield_now().await } } => {}
+    }
+    drop(slow);
+    soon(first).await.unwrap();
+    for call in calls {
+        soon(call).await.unwrap();
+    }
+    assert_eq!(soon(served).await.unwrap().len(), 3);
+    assert_eq!(house.relay.handshakes().refused, 0);
+}
+
+#[tokio::test]
 async fn threat_20_children_have_a_cap() {
-    let house = House::with(Caps { pending: 8, retry_above: 8, children: 1 });
+    let house = House::with(Caps { pending: 8, retry_above: 8, waiting: 0, children: 1 });
     let first = house.child();
     let (up, down) = call(&first, &house.relay).await;
     let (up, _down) = (up.unwrap(), down.unwrap());

@@ -1,7 +1,7 @@
 //! Who may meet whom (specs/wire.md, W-2 to W-7).
 
 use super::*;
-use crate::{CloseReason, Code, NameError, PeerFault};
+use crate::{CloseReason, Code, NameError, PeerFault, TicketKeys};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::NamedGroup;
 use rustls::client::{
@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 async fn meet(
     child: &Identity,
@@ -276,7 +277,7 @@ async fn call_twice(client: &quinn::ClientConfig, server: quinn::ServerConfig) {
 }
 
 #[tokio::test]
-async fn threat_23_a_relay_gives_out_no_tickets() {
+async fn threat_23_a_relay_takes_no_early_data() {
     let authority = TestAuthority::new();
     let child = authority.identity(&Leaf::agent());
     let mut tls = crate::tuning::client_tls(&child).unwrap();
@@ -285,21 +286,22 @@ async fn threat_23_a_relay_gives_out_no_tickets() {
     tls.enable_early_data = true;
     let client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let relay = authority.identity(&Leaf::relay());
-    call_twice(&client, crate::tuning::server_config(&relay).unwrap()).await;
-    assert_eq!(store.uses.load(Ordering::Relaxed), 0);
+    let tickets = Arc::new(TicketKeys::open(&relay, &[], SystemTime::now()).unwrap());
+    call_twice(&client, crate::tuning::server_config(&relay, Some(tickets.clone())).unwrap()).await;
+    assert!(store.uses.load(Ordering::Relaxed) > 0 && tickets.resumed() == 1, "sessions were resumed");
 }
 
 #[tokio::test]
-async fn threat_23_a_child_uses_no_tickets() {
+async fn threat_23_a_child_sends_no_early_data() {
     let authority = TestAuthority::new();
     let relay = authority.identity(&Leaf::relay());
-    let mut tls = crate::tuning::server_tls(&relay).unwrap();
+    let mut tls = crate::tuning::server_tls(&relay, None).unwrap();
     let store = Counting::over(ServerSessionMemoryCache::new(8));
     tls.session_storage = Arc::clone(&store) as Arc<dyn StoresServerSessions>;
     tls.send_tls13_tickets = 2;
     tls.max_early_data_size = u32::MAX;
     let server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-    let child = authority.identity(&Leaf::agent());
-    call_twice(&crate::tuning::client_config(&child).unwrap(), server).await;
-    assert_eq!(store.uses.load(Ordering::Relaxed), 0);
+    let child = crate::tuning::client_tls(&authority.identity(&Leaf::agent())).unwrap();
+    call_twice(&crate::tuning::resuming(&child).unwrap(), server).await;
+    assert!(store.uses.load(Ordering::Relaxed) > 0, "a session was resumed");
 }

@@ -5,6 +5,7 @@ mod handshake;
 mod https;
 mod identity;
 mod joining;
+mod resumption;
 mod streams;
 
 use crate::endpoint::Caps;
