@@ -115,9 +115,7 @@ impl Wanted {
         }
         Ok(())
     }
-}
 
-impl Wanted {
     /// Notes that a reader has asked for a bundle without subscribing to it, as over HTTPS:
     /// it is wanted as if a child that subscribed to it had just left.
     pub(crate) fn ask(self: &Arc<Self>, reader: &Reader, bundle: &BundleName) {

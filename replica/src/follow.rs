@@ -127,8 +127,9 @@ pub async fn follow(mut follow: Follow) {
             None => match parents.dial(&*follow.events).await {
                 Ok(arrived) => arrived,
                 Err(wait) => {
-                    // Once QUIC answers again there is nothing to wait for.
-                    if !fallback::instead(&mut follow, &parents).await {
+                    if fallback::instead(&mut follow, &parents).await {
+                        parents.returned();
+                    } else {
                         tokio::time::sleep(wait).await;
                     }
                     continue;

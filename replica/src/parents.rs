@@ -172,6 +172,12 @@ impl Parents {
         Err(Duration::ZERO)
     }
 
+    /// QUIC reaches somebody again.
+    pub(crate) fn returned(&mut self) {
+        self.reached = Instant::now();
+        self.choice.restart();
+    }
+
     /// When QUIC last reached anybody.
     pub(crate) const fn reached(&self) -> Instant {
         self.reached

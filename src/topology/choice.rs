@@ -285,6 +285,12 @@ impl Choice {
         }
     }
 
+    /// Begins anew without a parent, the best first: what kept all from being reached is over.
+    pub fn restart(&mut self) {
+        self.wait = self.patience.retry;
+        self.candidates.iter_mut().for_each(|known| known.tried = false);
+    }
+
     /// Which relay to look at while the parent is followed; `has_spare`: whether a spare
     /// connection is there already.
     pub fn errand(&self, now: Duration, has_spare: bool) -> Option<Errand> {
