@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rootcast::acceptance::Accepted;
 use rootcast::codec;
 use rootcast::id::ReleaseHash;
-use rootcast::limits::{FLAP_WINDOW, MAX_ALTERNATES, MAX_ROUTE, PROBE_MAX};
+use rootcast::limits::{FLAP_WINDOW, HOME_STABLE, MAX_ALTERNATES, MAX_ROUTE, PROBE_MAX};
 use rootcast::member::Labels;
 use rootcast::path::MemberName;
 use rootcast::topology::{
@@ -340,6 +340,28 @@ fn tp_34_a_home_that_comes_and_goes_is_trusted_less_and_less() {
     assert!(last < day);
     let healed = tree(&down).live(&mut at_home(), seconds(day + 7200));
     assert_eq!(names(&healed).last(), Some(&"fra-1"), "forgiven once it is stable");
+}
+
+#[test]
+fn tp_34_a_full_disk_of_its_own_is_not_held_against_a_parent() {
+    let (world, mut choice, home) = (tree(&[]), at_home(), address("fra-1"));
+    let follow = |choice: &mut Choice, now| {
+        while choice.current().is_none() {
+            let Next::Dial(address) = choice.next_step() else { continue };
+            let (seen, condition) = world.answer(&address, now).unwrap();
+            assert_eq!(choice.judge(now, &address, seen, &condition, Some((1, 1))), Verdict::Take);
+        }
+        choice.current().cloned().unwrap()
+    };
+    for round in 0..10 {
+        assert_eq!(follow(&mut choice, seconds(round)), home);
+        choice.lost(seconds(round) + Duration::from_millis(5), &home, true);
+    }
+    assert_eq!(follow(&mut choice, seconds(20)), home);
+    choice.lost(seconds(50), &home, false);
+    assert_eq!(follow(&mut choice, seconds(50)), address("fra-2"));
+    let errand = choice.errand(seconds(100), false).unwrap();
+    assert_eq!((errand.address, errand.hold), (home, Hold::For(HOME_STABLE * 2)));
 }
 
 #[test]

@@ -91,14 +91,29 @@ fn ended(connection: &Connection, error: &ReplicaError) {
 async fn stream_of(
     shared: &Arc<Shared>,
     peer: &Peer,
+    sender: Sender,
+    mut receiver: Receiver,
+) -> Result<(), ReplicaError> {
+    let limit = if peer.connection.peer().role() == Role::Agent { MAX_OPENING } else { MAX_FRAME };
+    match receiver.receive_message::<Opening>(limit).await? {
+        None => Ok(()),
+        // The only one that lasts: the others have no room in each child's task.
+        Some(Opening::Subscribe(subscribe)) => subscription(shared, peer, subscribe, sender, receiver).await,
+        Some(request) => Box::pin(answer(shared, peer, request, sender, receiver)).await,
+    }
+}
+
+/// Answers one question.
+async fn answer(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    request: Opening,
     mut sender: Sender,
     mut receiver: Receiver,
 ) -> Result<(), ReplicaError> {
     let connection = &peer.connection;
-    let limit = if connection.peer().role() == Role::Agent { MAX_OPENING } else { MAX_FRAME };
-    let Some(opening) = receiver.receive_message::<Opening>(limit).await? else { return Ok(()) };
-    match opening {
-        Opening::Subscribe(subscribe) => subscription(shared, peer, subscribe, sender, receiver).await,
+    match request {
+        Opening::Subscribe(_) => Ok(()), // served elsewhere
         Opening::Update(request) => {
             let answer = match shared.replica(&request.channel) {
                 Some(replica) => pulled(shared, replica, peer, &request, &mut sender).await?,
@@ -306,11 +321,15 @@ async fn push(
 ) -> Result<(), ReplicaError> {
     let connection = &peer.connection;
     let Subscribe { interest, mut standing, subscription, .. } = subscribe;
-    let (mut held, mut fresh) = (replica.watch_held(), replica.watch_fresh());
+    let (mut offered, mut held) = (replica.watch_offered(), replica.watch_held());
     let mut trust = replica.trust().watch();
+    // The release of which the child has all that it may.
+    let mut settled = None;
     loop {
+        // Whatever else changes is nothing to a child that has the newest: it sleeps.
+        let is_behind = |newest: &_| settled.is_none() || settled != *newest;
+        offered.wait_for(is_behind).await.map_err(|_| ReplicaError::Stopped)?;
         held.mark_unchanged();
-        fresh.mark_unchanged();
         trust.mark_unchanged();
         wish.iter_mut().for_each(Wish::renew);
         match peer.outgoing(replica, &interest, &standing).await {
@@ -320,20 +339,23 @@ async fn push(
                 let number = outgoing.accepted.number;
                 tracing::debug!(peer = %connection.peer(), number, bytes, "pushed");
                 standing = outgoing.standing.clone();
+                settled = standing.release;
                 continue;
             }
-            Ok(None) => {}
+            Ok(None) => settled = standing.release,
             Err(error @ ReplicaError::NotHeld(_)) => {
+                settled = None;
                 tracing::info!(peer = %connection.peer(), %error, "a child waits");
             }
             Err(error) => {
+                settled = None;
                 tracing::warn!(peer = %connection.peer(), %error, "no update could be made; trying again after the next change")
             }
         }
         tokio::select! {
             biased;
+            changed = offered.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = held.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
-            changed = fresh.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
             changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
         }
     }

@@ -111,7 +111,7 @@ impl Told {
                 }
                 () = due => {
                     alternates_due = None;
-                    self.tell_alternates(neighbours, sender).await?;
+                    Box::pin(self.tell_alternates(neighbours, sender)).await?;
                 }
                 changed = said.changed() => changed.map_err(|_| ReplicaError::Stopped)?,
                 changed = trust.changed() => changed.map_err(|_| ReplicaError::Stopped)?,

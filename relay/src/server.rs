@@ -513,9 +513,10 @@ async fn accept(shared: &Arc<Shared>, endpoint: &Endpoint) {
 
 async fn welcome(shared: Arc<Shared>, handshake: Handshake) {
     let remote = handshake.remote();
-    match handshake.arrive().await {
+    // Boxed: a child's task is there for long, and this at its beginning only.
+    match Box::pin(handshake.arrive()).await {
         Ok(Arrival::Member(connection)) => child::serve(shared, connection).await,
-        Ok(Arrival::Joiner(joiner)) => joins::serve(&shared, joiner).await,
+        Ok(Arrival::Joiner(joiner)) => Box::pin(joins::serve(&shared, joiner)).await,
         Err(error) => tracing::warn!(%remote, %error, "a handshake failed"),
     }
 }

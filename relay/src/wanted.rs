@@ -128,8 +128,8 @@ pub(crate) struct Wish {
     wanted: Arc<Wanted>,
     reader: Reader,
     asked: Interest,
-    /// The plan by which it was last judged what it may have.
-    plan: Option<NodeId>,
+    /// The plan by which it was last judged what it may have, as [`Replica::plan_root`] tells it.
+    plan: Option<Option<NodeId>>,
     entered: Interest,
 }
 

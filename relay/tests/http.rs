@@ -523,13 +523,14 @@ async fn ht_14_a_plain_cache_serves_the_second_host_of_a_role() {
     let nginx = middle::Nginx::start(&house.path("cache"), origin.https()).await;
     let one = host(&house.labelled(Role::Agent, "web-1", &["role=web"]), &[nginx.address]);
     one.until("release 1 through nginx", |host| has(host, 1)).await;
-    let first = nginx.log();
+    // What is asked for last.
+    let first = nginx.logged(0, "/edit/role~web/").await;
     assert!(first.iter().any(|line| line.contains("/edit/base/") && line.starts_with("MISS")), "{first:#?}");
     assert!(first.iter().any(|line| line.contains("/news") && line.contains(" 401 ")), "{first:#?}");
 
     let two = host(&house.labelled(Role::Agent, "web-2", &["role=web"]), &[nginx.address]);
     two.until("release 1 from the cache", |host| has(host, 1)).await;
-    let both = nginx.log();
+    let both = nginx.logged(first.len(), "/edit/role~web/").await;
     let later = &both[first.len()..];
     for part in ["/releases/", "/leaf/base", "/leaf/role~web", "/edit/base/", "/edit/role~web/"] {
         assert!(

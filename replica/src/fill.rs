@@ -171,7 +171,7 @@ pub(crate) struct Filling {
     tasks: JoinSet<Filled>,
     names: BTreeSet<BundleName>,
     /// The plan that was looked at last.
-    plan: Option<NodeId>,
+    plan: Option<Option<NodeId>>,
 }
 
 impl Filling {

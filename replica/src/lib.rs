@@ -155,7 +155,9 @@ pub struct Replica {
     directory: Option<PathBuf>,
     head: watch::Sender<Option<Arc<VerifiedHead>>>,
     held: watch::Sender<Option<Arc<Held>>>,
-    fresh: watch::Sender<Option<Arc<Fresh>>>,
+    fresh: Mutex<Option<Arc<Fresh>>>,
+    /// The newest release that children can have: held, or fresh.
+    offered: watch::Sender<Option<Accepted>>,
     evidence: Evidence,
     /// Held while an update is taken in: what is judged and what is held stay one.
     receiving: Mutex<()>,
@@ -220,8 +222,9 @@ impl Replica {
             keep_log,
             directory,
             head: watch::Sender::new(None),
+            offered: watch::Sender::new(newest.as_ref().map(|held| held.accepted())),
             held: watch::Sender::new(newest),
-            fresh: watch::Sender::new(None),
+            fresh: Mutex::default(),
             evidence: Evidence::new(evidence),
             receiving: Mutex::default(),
             writing: Mutex::default(),
@@ -297,9 +300,13 @@ impl Replica {
     pub fn watch_held(&self) -> watch::Receiver<Option<Arc<Held>>> {
         self.held.subscribe()
     }
-    /// Changes when a newer release can be forwarded.
-    pub fn watch_fresh(&self) -> watch::Receiver<Option<Arc<Fresh>>> {
-        self.fresh.subscribe()
+    /// The newest release that children can have. It changes once for each, before that is held where
+    /// it can be forwarded sooner: a child that stands there needs to wait for nothing else.
+    pub fn watch_offered(&self) -> watch::Receiver<Option<Accepted>> {
+        self.offered.subscribe()
+    }
+    fn offer(&self, newest: Accepted) {
+        self.offered.send_if_modified(|offered| offered.replace(newest) != Some(newest));
     }
     /// The highest statements accepted.
     pub fn floors(&self) -> Floors {

@@ -141,7 +141,10 @@ impl Replica {
         };
         let plan = match &newest {
             Some(newest) if matches!(reader, Reader::Host(_)) || !newest.bundles.is_complete() => {
-                self.plan_of(newest).await?
+                match self.known_plan(newest) {
+                    Some(plan) => plan?,
+                    None => Box::pin(self.read_plan(newest)).await?,
+                }
             }
             _ => None,
         };
@@ -153,24 +156,29 @@ impl Replica {
         if let Some(bundle) = lacks {
             return Err(ReplicaError::NotHeld(bundle));
         }
-        let Some(mut target) = target else { return Ok(None) };
+        let Some(target) = target else { return Ok(None) };
         if !target.held.bundles.leaves().values().any(|leaf| interest.covers(&leaf.name)) {
             return Ok(None);
         }
         let key = Key { target: target.held.accepted(), interest, standing: standing.clone() };
         let cell = self.prepared.cell(&key);
-        let make = async {
-            if let Some(at) = target.older {
-                // Read and verified anew: not on the thread that serves this child's siblings.
-                let replica = self.clone();
-                let before = self.blocking(move || replica.release(at.number)).await.ok().flatten();
-                target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
-            }
-            self.prepare(&target, &key).await.map(Arc::new)
-        };
-        let made = cell.get_or_try_init(|| make).await.cloned();
+        if let Some(made) = cell.get() {
+            return Ok(Some(made.clone()));
+        }
+        // A child's task waits for most of its life: it has no room in it for what making an update takes.
+        let made = Box::pin(cell.get_or_try_init(|| self.make(target, key))).await.cloned();
         self.prepared.trim();
         made.map(Some)
+    }
+
+    async fn make(self: &Arc<Self>, mut target: Target, key: Key) -> Result<Arc<Outgoing>, ReplicaError> {
+        if let Some(at) = target.older {
+            // Read and verified anew: not on the thread that serves this child's siblings.
+            let replica = self.clone();
+            let before = self.blocking(move || replica.release(at.number)).await.ok().flatten();
+            target.before = before.map(Arc::new).filter(|before| before.accepted() == at);
+        }
+        self.prepare(&target, &key).await.map(Arc::new)
     }
 
     /// How many bundles of the newest release are asked for that this reader may not have.
@@ -186,7 +194,7 @@ impl Replica {
 
     /// What a child may have of what it asks for, by the newest release; nothing before
     /// there is one. With the plan that says so, which changes seldom.
-    pub fn allowed(&self, reader: &Reader, asked: &Interest) -> (Option<NodeId>, Interest) {
+    pub fn allowed(&self, reader: &Reader, asked: &Interest) -> (Option<Option<NodeId>>, Interest) {
         let plan = match reader {
             Reader::Publisher | Reader::Relay => return (self.plan_root(), asked.clone()),
             Reader::Host(_) => self.held().map(|held| self.plan(&held)),
@@ -197,9 +205,10 @@ impl Replica {
         }
     }
 
-    /// The root of the newest release's plan.
-    pub fn plan_root(&self) -> Option<NodeId> {
-        plan_bundle().ok().and_then(|name| self.held()?.bundles.root(&name))
+    /// The root of the newest release's plan, where it has one; `None` before there is a release.
+    pub fn plan_root(&self) -> Option<Option<NodeId>> {
+        let held = self.held()?;
+        Some(plan_bundle().ok().and_then(|name| held.bundles.root(&name)))
     }
 
     /// The plan of the newest release held; none where it has none, or cannot be read.
@@ -207,16 +216,20 @@ impl Replica {
         self.plan(&*self.held()?).ok().flatten()
     }
 
+    /// As [`Replica::plan`], where that takes no reading.
+    pub(crate) fn known_plan(&self, held: &Held) -> Option<Result<Option<Arc<Plan>>, ReplicaError>> {
+        let Some(root) = plan_bundle().ok().and_then(|name| held.bundles.root(&name)) else {
+            return Some(self.plan(held));
+        };
+        let kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().filter(|(of, _)| *of == root).map(|(_, plan)| Ok(Some(plan.clone())))
+    }
+
     /// As [`Replica::plan`], read where reading may take long.
-    pub(crate) async fn plan_of(
+    pub(crate) async fn read_plan(
         self: &Arc<Self>,
         held: &Arc<Held>,
     ) -> Result<Option<Arc<Plan>>, ReplicaError> {
-        let root = plan_bundle().ok().and_then(|name| held.bundles.root(&name));
-        let kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, plan)) = kept.filter(|(of, _)| Some(*of) == root) {
-            return Ok(Some(plan));
-        }
         let (replica, held) = (self.clone(), held.clone());
         self.blocking(move || replica.plan(&held)).await
     }
@@ -254,7 +267,8 @@ impl Replica {
         reader: &Reader,
     ) -> Option<Target> {
         let child_has: BTreeSet<&BundleName> = standing.whole.iter().collect();
-        let fresh = self.fresh.borrow().clone().filter(|fresh| fresh.held.judged_by == self.trust.version());
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = fresh.filter(|fresh| fresh.held.judged_by == self.trust.version());
         // With another plan there are other bundles, and a host may read others: until that plan can be
         // read only one who may read all is served, by a parent that has all.
         let plan_of = |held: &Held| plan_bundle().ok().and_then(|name| held.bundles.root(&name));

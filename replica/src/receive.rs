@@ -96,17 +96,18 @@ impl Replica {
             now.tree()?;
         }
         // The origin tells nobody before it is durable; a relay may (invariant 6).
-        if rule == Rule::Follow {
-            self.offer_fresh(&now, update, verdict, held.clone());
+        if rule == Rule::Follow && self.set_fresh(&now, update, verdict, held.clone()) {
+            self.offer(now.accepted());
         }
         self.keep(&bundles, update, &admitted, &floors, rule)?;
         if self.keep_log {
             self.inherit_snapshots(&bundles, update, held.as_deref());
         }
-        self.held.send_replace(Some(now.clone()));
         if rule == Rule::Origin {
-            self.offer_fresh(&now, update, verdict, held);
+            self.set_fresh(&now, update, verdict, held);
         }
+        self.held.send_replace(Some(now.clone()));
+        self.offer(now.accepted());
         Ok(Received::Held(now))
     }
 
@@ -245,17 +246,25 @@ impl Replica {
         }
     }
 
-    /// Lets children have a release whose edits are all the log's own.
-    fn offer_fresh(&self, held: &Arc<Held>, update: &Update, verdict: Verdict, before: Option<Arc<Held>>) {
+    /// Has a release at hand for children, if its edits are all the log's own.
+    fn set_fresh(
+        &self,
+        held: &Arc<Held>,
+        update: &Update,
+        verdict: Verdict,
+        before: Option<Arc<Held>>,
+    ) -> bool {
         let logged = update.listed().all(|(_, run)| run.is_none_or(|run| run.base == EditBase::Logged));
         if verdict != Verdict::Next || !logged {
-            return;
+            return false;
         }
         let edits = update
             .listed()
             .filter_map(|(listed, run)| run.map(|run| (listed.leaf.name.clone(), run.last.clone())))
             .collect();
-        self.fresh.send_replace(Some(Arc::new(Fresh { held: held.clone(), before, edits })));
+        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::new(Fresh { held: held.clone(), before, edits }));
+        true
     }
 
     /// The origin's own rules: whole, consistent, and nothing but the log's edits.

@@ -151,7 +151,10 @@ impl Replica {
         let leaf = held.bundles.leaf(bundle).cloned();
         let plan = match (reader, &leaf) {
             (Reader::Publisher | Reader::Relay, Some(_)) => None,
-            _ => self.plan_of(&held).await?,
+            _ => match self.known_plan(&held) {
+                Some(plan) => plan?,
+                None => self.read_plan(&held).await?,
+            },
         };
         let asked = Interest::Named(vec![bundle.clone()]);
         let is_there = leaf.is_some() || !lacking(&held.bundles, plan.as_deref(), &asked).is_empty();

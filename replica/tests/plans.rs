@@ -82,11 +82,11 @@ async fn f_34_a_host_gets_no_release_whose_plan_its_relay_cannot_read_yet() {
     let standing = Standing { release: Some(relay.held().unwrap().accepted()), whole: vec![bundle("base")] };
     let (closed, waited_for) = mpsc::channel();
     *gate.lock().unwrap() = Some(waited_for);
-    let mut fresh = relay.watch_fresh();
-    fresh.mark_unchanged();
+    let mut offered = relay.watch_offered();
+    offered.mark_unchanged();
     let (taking, update) = (relay.clone(), second.update());
     let stored = std::thread::spawn(move || taking.receive(&update, &Interest::All, Rule::Follow).map(drop));
-    fresh.changed().await.unwrap();
+    offered.changed().await.unwrap();
     // A child relay may have it now, a host must wait: its new bundles are named by a plan that is not stored.
     assert!(relay.outgoing(&Reader::Relay, &Interest::All, &standing).await.unwrap().is_some());
     assert!(relay.outgoing(&host, &asked, &standing).await.unwrap().is_none());

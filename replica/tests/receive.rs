@@ -522,6 +522,23 @@ async fn outgoing_serves_children_at_every_standing() {
 }
 
 #[tokio::test]
+async fn each_release_wakes_children_once() {
+    let publisher = Publisher::new();
+    let drafts = history(&publisher);
+    let relay = replica();
+    let mut offered = relay.watch_offered();
+    for draft in &drafts {
+        offered.mark_unchanged();
+        relay.receive(&draft.update(), &Interest::All, Rule::Follow).unwrap();
+        assert!(offered.has_changed().unwrap());
+        assert_eq!(*offered.borrow_and_update(), relay.held().map(|held| held.accepted()));
+        // What comes a second time is no release that anyone waits for, whatever becomes of it.
+        let _ = relay.receive(&draft.update(), &Interest::All, Rule::Follow);
+        assert!(!offered.has_changed().unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_child_that_is_ahead_gets_nothing() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);

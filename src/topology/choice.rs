@@ -276,7 +276,8 @@ impl Choice {
         let least = self.patience.stable;
         if let Some(known) = self.candidate(address) {
             (known.tried, known.worth) = (true, Worth::Good);
-            if !lasted.is_zero() {
+            // Nor is our own trouble anything to hold against it.
+            if !lasted.is_zero() && !ours {
                 known.stable = if lasted < FLAP_WINDOW { (known.stable * 2).min(most) } else { least };
             }
         }

@@ -3,11 +3,15 @@
 
 use crate::identity::Identity;
 use quinn::crypto::{CryptoError, HmacKey};
-use quinn::{AsyncUdpSocket, EndpointConfig, Runtime, ServerConfig};
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, EndpointConfig, Runtime, ServerConfig, UdpPoller};
 use quinn_proto::HashedConnectionIdGenerator;
-use std::io;
+use rootcast::limits::TRANSMIT_SEGMENTS;
+use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// The address of an endpoint that only dials.
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
@@ -46,13 +50,37 @@ fn lasting(identity: &Identity) -> EndpointConfig {
     config
 }
 
-fn bound(
-    identity: &Identity,
-    server: Option<ServerConfig>,
-    address: SocketAddr,
-) -> io::Result<quinn::Endpoint> {
-    let socket = std::net::UdpSocket::bind(address)?;
-    quinn::Endpoint::new(lasting(identity), server, socket, Arc::new(quinn::TokioRuntime))
+/// A socket that takes fewer datagrams at once than the system would (see [`TRANSMIT_SEGMENTS`]).
+#[derive(Debug)]
+struct Sparing(Arc<dyn AsyncUdpSocket>);
+
+impl AsyncUdpSocket for Sparing {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.0.clone().create_io_poller()
+    }
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.0.try_send(transmit)
+    }
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_recv(cx, bufs, meta)
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+    fn max_transmit_segments(&self) -> usize {
+        self.0.max_transmit_segments().min(TRANSMIT_SEGMENTS)
+    }
+    fn max_receive_segments(&self) -> usize {
+        self.0.max_receive_segments()
+    }
+    fn may_fragment(&self) -> bool {
+        self.0.may_fragment()
+    }
 }
 
 /// Opens a UDP socket to accept on, and to dial from.
@@ -61,7 +89,10 @@ pub(crate) fn listening(
     server: ServerConfig,
     address: SocketAddr,
 ) -> io::Result<quinn::Endpoint> {
-    bound(identity, Some(server), address)
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let socket = runtime.wrap_udp_socket(std::net::UdpSocket::bind(address)?)?;
+    let (config, socket) = (lasting(identity), Arc::new(Sparing(socket)));
+    quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)
 }
 
 /// Opens a UDP socket to dial from, for both IP versions where the host has both.

@@ -251,6 +251,20 @@ impl Nginx {
         nginx
     }
 
+    /// Its log, once that has this part of a name after so many lines: a line is written when the answer has left.
+    pub async fn logged(&self, after: usize, part: &str) -> Vec<String> {
+        let lines = async {
+            loop {
+                let lines = self.log();
+                if lines.iter().skip(after).any(|line| line.contains(part)) {
+                    return lines;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), lines).await.expect("a line of the log")
+    }
+
     /// Lines of its log: the state of the cache, the status, and the name asked for.
     pub fn log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

@@ -287,10 +287,10 @@ impl Child {
         if self.habit == Habit::WrongBundles {
             interest = named(&["base", "plan", "role/web"]);
         }
-        let (mut held, mut fresh) = (self.replica.watch_held(), self.replica.watch_fresh());
+        let (mut held, mut offered) = (self.replica.watch_held(), self.replica.watch_offered());
         loop {
             held.mark_unchanged();
-            fresh.mark_unchanged();
+            offered.mark_unchanged();
             if let Some(outgoing) = self.replica.outgoing(&Reader::Relay, &interest, &standing).await? {
                 let mut stream = connection.open_uni().await?;
                 let count = *self.counts.pushes.borrow() + 1;
@@ -309,7 +309,7 @@ impl Child {
             }
             tokio::select! {
                 _ = held.changed() => {}
-                _ = fresh.changed() => {}
+                _ = offered.changed() => {}
             }
         }
     }

@@ -1,0 +1,104 @@
+//! Runs of small trees: the same seed twice, and each checker against a bug planted for it.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a panic is a failed test
+
+use rootcast_sim::checks::Rule;
+use rootcast_sim::disk::Planted;
+use rootcast_sim::run::{Outcome, Sabotage, Setup, run};
+use rootcast_sim::world::Size;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const SMALL: Setup = Setup {
+    seed: 1,
+    size: Size { hosts: 5, relays: 3, share: 2 },
+    time: Duration::from_secs(90),
+    every: Some(Duration::from_secs(8)),
+    publishes: Duration::from_secs(10),
+    prints: false,
+    sabotage: None,
+};
+
+/// The rules that a run broke.
+fn broken(outcome: &Outcome) -> BTreeSet<Rule> {
+    outcome.violations.iter().map(|violation| violation.rule).collect()
+}
+
+fn sabotaged(sabotage: Sabotage) -> BTreeSet<Rule> {
+    broken(&run(&Setup { sabotage: Some(sabotage), ..SMALL }).unwrap())
+}
+
+/// Without the flag (.cargo/config.toml) tokio draws the order in which those wake that wait for one thing.
+#[cfg(tokio_unstable)]
+#[test]
+fn the_same_seed_gives_the_same_trace_to_the_datagram() {
+    let (one, two) = (run(&SMALL).unwrap(), run(&SMALL).unwrap());
+    for (one, two) in one.lines.iter().zip(&two.lines) {
+        assert_eq!(one, two);
+    }
+    assert_eq!(one.lines.len(), two.lines.len());
+    assert_eq!(one.datagrams, two.datagrams);
+    assert!(one.datagrams.0 > 1000 && one.lines.len() > 100, "{:?}", one.datagrams);
+    let other = run(&Setup { seed: 2, ..SMALL }).unwrap();
+    assert_ne!(one.datagrams, other.datagrams);
+}
+
+#[test]
+fn faults_of_all_kinds_are_survived() {
+    for seed in 10..14 {
+        let outcome = run(&Setup { seed, ..SMALL }).unwrap();
+        assert_eq!(outcome.violations, [], "seed {seed}");
+        assert!(outcome.files_compared > 0 && outcome.faults > 0 && outcome.releases > 3);
+    }
+}
+
+#[test]
+fn a_store_that_forgets_its_floors_is_found() {
+    assert!(sabotaged(Sabotage::Store(Planted::ForgetsFloors)).contains(&Rule::Floors));
+}
+
+#[test]
+fn a_host_that_shows_what_was_not_verified_is_found() {
+    assert!(sabotaged(Sabotage::ShowsUnverified).contains(&Rule::Active));
+    // A store that does not compare what it reads is no way to get there: the agent does.
+    let calm = Setup { every: None, time: Duration::from_secs(20), ..SMALL };
+    let sabotage = Some(Sabotage::Store(Planted::ReadsUnverified));
+    let found = broken(&run(&Setup { sabotage, ..calm }).unwrap());
+    assert_eq!(found, BTreeSet::from([Rule::Converges]));
+}
+
+#[test]
+fn a_parent_that_waits_for_its_slowest_child_is_found() {
+    let calm = Setup { every: None, sabotage: Some(Sabotage::WaitsForSlowest), ..SMALL };
+    let found = (1..4).map(|seed| broken(&run(&Setup { seed, ..calm }).unwrap()));
+    assert!(found.into_iter().any(|rules| rules.contains(&Rule::Prompt)));
+}
+
+#[test]
+fn a_host_that_stays_cut_off_is_found() {
+    assert_eq!(sabotaged(Sabotage::NeverHealed), BTreeSet::from([Rule::Converges]));
+}
+
+#[test]
+fn hosts_that_do_not_come_home_are_found() {
+    let calm = Setup { every: None, sabotage: Some(Sabotage::StaysDown), ..SMALL };
+    assert_eq!(broken(&run(&calm).unwrap()), BTreeSet::from([Rule::Home, Rule::Prompt]));
+}
+
+#[test]
+fn hosts_that_pass_their_relays_by_are_found() {
+    let calm = Setup { every: None, sabotage: Some(Sabotage::BypassesRelays), ..SMALL };
+    assert!(broken(&run(&calm).unwrap()).contains(&Rule::Origin));
+}
+
+#[test]
+fn the_origin_sends_no_more_to_many_hosts_than_to_few() {
+    let bytes = |hosts| {
+        let size = Size { hosts, relays: 3, share: 2 };
+        let outcome = run(&Setup { size, every: None, ..SMALL }).unwrap();
+        assert_eq!(outcome.violations, []);
+        outcome.origin_bytes as f64
+    };
+    let (few, many) = (bytes(4), bytes(24));
+    assert!(many < few * 1.15, "{few} B to the relays of 4 hosts, {many} B to those of 24");
+}
