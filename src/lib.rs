@@ -29,6 +29,7 @@ pub mod plan;
 pub mod protocol;
 pub mod reader;
 pub mod release;
+pub mod resumption;
 pub mod settings;
 pub mod subscriptions;
 pub mod succession;

@@ -146,6 +146,10 @@ pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 pub const MAX_FRAME: u64 = 32 * MIB;
 /// Largest opening message of an agent: its names, its layers and where it stands.
 pub const MAX_OPENING: u64 = MIB;
+/// Fewest bytes of an edit that are kept when its update breaks off: less is sent again as fast as told of.
+pub const MIN_RESUMED: u64 = 64 * KIB;
+/// Most edits of which a child says what it has.
+pub const MAX_BEGINNINGS: usize = 16;
 /// Largest news on a control stream: a head, and what wraps it.
 pub const MAX_NEWS: u64 = MAX_DOCUMENT + 64;
 /// Most tries of a publisher that others keep overtaking.

@@ -17,6 +17,7 @@ use rootcast::path::MemberName;
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::resumption::{Beginnings, Begun};
 use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, Place, Route};
 use rootcast::tree::Node;
 use rootcast::trust::{Trust, VerifiedTrust};
@@ -296,6 +297,8 @@ fn messages(step: &Step) -> Vec<Decoder> {
     let alternates = Alternates::ranked(&Child { name: name("web-1"), place, is_relay: false }, [&relay]);
     let route = Route::origin(name("origin")).below(name("fra-1"));
     let condition = Condition { latest: Some(accepted), route, behind: false };
+    let mut begun = Begun::default();
+    begun.extend(b"the first bytes of an edit");
     let subscribe = Subscribe {
         channel: prod.clone(),
         subscription: 3,
@@ -304,6 +307,7 @@ fn messages(step: &Step) -> Vec<Decoder> {
         trust: 1,
         head: (1, 2),
         serves: Some(relay.address.clone()),
+        begun: Beginnings::of([&begun]),
     };
     let edit = Some(EditHead { base: EditBase::Held, length: 9, before: Vec::new() });
     let listed = ListedBundle { index: 0, leaf: step.leaves[0].clone(), edit };

@@ -23,6 +23,7 @@ use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
+use rootcast::resumption::{Beginnings, Begun};
 use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptParents, Place, Route};
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
@@ -254,6 +255,11 @@ fn updates(seeds: &mut Seeds, accepted: Accepted) {
     }
     for (name, head) in [("whole", &whole), ("snapshot", &snapshot)] {
         seeds.message("update", name, &UpdateMessage::Whole(head.clone()));
+        seeds.message(
+            "update",
+            &format!("{name}-resumed"),
+            &UpdateMessage::Resumed(head.clone(), vec![Some(0), None]),
+        );
         seeds.message("update-answer", name, &UpdateAnswer::Update(head.clone()));
     }
     seeds.message("update", "compact", &UpdateMessage::Compact(compact));
@@ -281,6 +287,8 @@ fn messages(seeds: &mut Seeds) {
     let standing = Standing { release: Some(accepted), whole: names.clone() };
     let nowhere = Standing { release: None, whole: Vec::new() };
     let interest = Interest::Named(names);
+    let mut begun = Begun::default();
+    begun.extend(b"the first bytes of an edit");
     let subscribe = Subscribe {
         channel: channel(),
         subscription: 3,
@@ -289,6 +297,7 @@ fn messages(seeds: &mut Seeds) {
         trust: 1,
         head: (1, 3),
         serves: Some(Address::new("fra-1.example.net:7400").unwrap()),
+        begun: Beginnings::of([&begun]),
     };
     seeds.message("opening", "subscribe", &Opening::Subscribe(subscribe));
     let all = UpdateRequest { channel: channel(), interest: Interest::All, standing: nowhere };

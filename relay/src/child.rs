@@ -16,6 +16,7 @@ use rootcast::reader::Reader;
 use rootcast::topology::{Address, Alternate, Place};
 use rootcast_replica::{Outgoing, Replica, ReplicaError, child_of};
 use rootcast_transport::{Code, Connection, PeerFault, PeerName, Receiver, Role, Sender, TransportError};
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -320,7 +321,7 @@ async fn push(
     subscribe: Subscribe,
 ) -> Result<(), ReplicaError> {
     let connection = &peer.connection;
-    let Subscribe { interest, mut standing, subscription, .. } = subscribe;
+    let Subscribe { interest, mut standing, subscription, mut begun, .. } = subscribe;
     let (mut offered, mut held) = (replica.watch_offered(), replica.watch_held());
     let mut trust = replica.trust().watch();
     // The release of which the child has all that it may.
@@ -335,7 +336,11 @@ async fn push(
         match peer.outgoing(replica, &interest, &standing).await {
             Ok(Some(outgoing)) => {
                 let mut stream = next_stream(connection).await?;
-                let bytes = outgoing.push(subscription, &mut stream).await?;
+                // Only of the first update: the child then stands elsewhere.
+                let bytes = match mem::take(&mut begun) {
+                    none if none.is_empty() => outgoing.push(subscription, &mut stream).await?,
+                    begun => Box::pin(outgoing.push_rest(replica, subscription, begun, &mut stream)).await?,
+                };
                 let number = outgoing.accepted.number;
                 tracing::debug!(peer = %connection.peer(), number, bytes, "pushed");
                 standing = outgoing.standing.clone();

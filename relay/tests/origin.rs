@@ -15,6 +15,7 @@ use rootcast::protocol::{
     HostState, HostStatus, Interest, Opening, Publication, PublishAnswer, Report, Subscribe, TrustApplied,
     UpdateMessage, Welcome,
 };
+use rootcast::resumption::Beginnings;
 use rootcast_relay::audit::{AUDIT_FILE, check};
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
@@ -171,6 +172,7 @@ async fn subscribe(connection: &Connection) -> (Sender, Receiver) {
         trust: 1,
         head: (0, 0),
         serves: None,
+        begun: Beginnings::default(),
     };
     sender.send_message(&Opening::Subscribe(opening)).await.unwrap();
     receiver.receive_message::<Welcome>(MAX_FRAME).await.unwrap().expect("a welcome");
@@ -466,7 +468,13 @@ async fn threat_20_a_child_that_does_not_read_holds_nobody_up() {
     assert!(!unread.is_closed(), "it is waited for, aside");
     // It starts to read, and gets what it missed.
     let mut stream = tokio::time::timeout(DEADLINE, unread.accept_uni()).await.expect("its update").unwrap();
-    let pushed = rootcast_replica::receive_update("parent".into(), &mut stream).await.unwrap();
+    let pushed = rootcast_replica::receive_update(
+        "parent".into(),
+        &mut stream,
+        &mut rootcast_replica::Kept::default(),
+    )
+    .await
+    .unwrap();
     assert!(pushed.is_some());
 }
 

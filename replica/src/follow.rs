@@ -4,13 +4,14 @@
 use crate::fallback::{self, Fallback};
 use crate::fill::Filling;
 use crate::parents::{Arrived, Parents};
-use crate::session::{answered, pull, receive_update};
+use crate::session::{Kept, answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
 use rootcast::limits::{ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS, REPORT_GAP};
 use rootcast::protocol::{
     HostStatus, Interest, News, Opening, Report, Standing, Subscribe, UpdateRequest, Welcome,
 };
+use rootcast::resumption::Beginnings;
 use rootcast::topology::{Address, Alternate, Alternates, Child, Patience, Route};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
 use std::sync::Arc;
@@ -121,6 +122,7 @@ pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
     let mut parents = Parents::open(&follow).await;
     let mut next = None;
+    let mut kept = Kept::default();
     loop {
         let arrived = match next.take() {
             Some(arrived) => arrived,
@@ -139,7 +141,7 @@ pub async fn follow(mut follow: Follow) {
         let (address, connection) = (arrived.address.clone(), arrived.connection.clone());
         let parent = connection.peer().to_string();
         (follow.events)(FollowEvent::Connected { parent, address: address.to_string() });
-        let outcome = session(&mut follow, &mut parents, arrived).await;
+        let outcome = session(&mut follow, &mut parents, &mut kept, arrived).await;
         connection.close(Code::LEAVING, "the child leaves");
         // Our own disk is no reason to hurry to anybody.
         let ours = matches!(outcome, Err(ReplicaError::Store(_)));
@@ -190,6 +192,7 @@ async fn subscribe(
     connection: &Connection,
     number: u64,
     interest: Interest,
+    begun: Beginnings,
 ) -> Result<(Control, Welcome), ReplicaError> {
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
@@ -198,7 +201,7 @@ async fn subscribe(
     let head = follow.replica.head().map_or((0, 0), |head| head.head().rank());
     let (asked, serves) = (interest.clone(), follow.serves.clone());
     let subscribe =
-        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves };
+        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves, begun };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let welcome = receiver.receive_message(MAX_FRAME);
     let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
@@ -215,7 +218,8 @@ async fn resubscribe(
 ) -> Result<(), ReplicaError> {
     let interest = filling.begin(&follow.interest.borrow_and_update());
     if interest != control.interest {
-        let (again, welcome) = subscribe(follow, connection, control.number + 1, interest).await?;
+        let (again, welcome) =
+            subscribe(follow, connection, control.number + 1, interest, Beginnings::default()).await?;
         *control = again;
         update_trust(follow, connection, welcome.trust).await?;
         follow.report.mark_changed();
@@ -305,12 +309,13 @@ pub(crate) async fn behind(replica: &Replica) {
 async fn session(
     follow: &mut Follow,
     parents: &mut Parents,
+    kept: &mut Kept,
     arrived: Arrived,
 ) -> Result<Ended, ReplicaError> {
     let connection = &arrived.connection;
     let mut filling = Filling::new(&follow.replica, connection);
     let interest = filling.begin(&follow.interest.borrow_and_update());
-    let (mut control, welcome) = subscribe(follow, connection, 1, interest).await?;
+    let (mut control, welcome) = subscribe(follow, connection, 1, interest, kept.beginnings()).await?;
     let trust = welcome.trust;
     if !parents.welcomed(&arrived, welcome).await? {
         return Ok(Ended::Poor);
@@ -362,7 +367,7 @@ async fn session(
             stream = connection.accept_uni() => {
                 let mut stream = stream?;
                 let peer = connection.peer().to_string();
-                let pushed = receive_update(peer, &mut stream).await?;
+                let pushed = receive_update(peer, &mut stream, kept).await?;
                 if let Some(pushed) = pushed {
                     let bytes = stream.bytes();
                     if pushed.subscription() == control.number {

@@ -45,7 +45,7 @@ use reach::Reaches;
 pub use receive::{Received, Rule};
 pub use resources::Offered;
 use resources::Older;
-pub use session::{Pushed, pull, receive_update};
+pub use session::{Kept, Pushed, pull, receive_update};
 use snapshot::Snapshots;
 pub use snapshot::Tending;
 pub use trusted::Trusted;
@@ -348,7 +348,7 @@ impl Replica {
     pub fn rebuild(&self, pushed: Pushed, interest: &Interest) -> Option<Update> {
         let Pushed { message, edits } = pushed;
         let head = match message {
-            UpdateMessage::Whole(head) => head,
+            UpdateMessage::Whole(head) | UpdateMessage::Resumed(head, _) => head,
             UpdateMessage::Compact(head) => {
                 let held = self.held()?;
                 Before::new(&held.bundles, |leaf| interest.covers(&leaf.name)).expand(&head, &edits)?

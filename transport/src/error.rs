@@ -57,6 +57,9 @@ pub enum PeerFault {
         /// What was wrong.
         reason: String,
     },
+    /// It leaves out bytes that we never said to have.
+    #[error("it leaves out bytes of an edit that we do not have")]
+    NotBegun,
     /// It announced a frame or body over the limit. None of it was read.
     #[error("it announced {size} bytes, over the limit of {limit}")]
     TooLarge {

@@ -101,6 +101,8 @@ pub enum Habit {
     HugeFrame,
     Reset,
     ClosesInTheMiddle,
+    /// Leaves out of each edit what the child never had.
+    NotBegun,
     WrongBundles,
     /// Pushes, and leaves pulls unanswered.
     NoPulls,
@@ -120,6 +122,8 @@ pub struct Parent {
 pub struct Counts {
     /// Objects that children asked for.
     pub objects: AtomicU64,
+    /// Bytes of the update that was sent last.
+    pub sent: AtomicU64,
     /// Update streams begun.
     pub pushes: watch::Sender<u64>,
     /// Pulls asked for.
@@ -156,6 +160,11 @@ impl Parent {
             }
         });
         Self { address: endpoint.local_addr().unwrap(), replica, endpoint, habit, served, counts }
+    }
+
+    /// Bytes of the update that was sent last.
+    pub fn sent(&self) -> u64 {
+        self.counts.sent.load(Ordering::SeqCst)
     }
 
     pub fn objects_asked(&self) -> u64 {
@@ -283,7 +292,7 @@ impl Child {
     }
 
     async fn push(&self, connection: &Connection, subscribe: Subscribe) -> Result<(), ReplicaError> {
-        let Subscribe { mut interest, mut standing, subscription, .. } = subscribe;
+        let Subscribe { mut interest, mut standing, subscription, mut begun, .. } = subscribe;
         if self.habit == Habit::WrongBundles {
             interest = named(&["base", "plan", "role/web"]);
         }
@@ -299,7 +308,9 @@ impl Child {
                     Habit::Good | Habit::BadObjects | Habit::WrongBundles | Habit::NoPulls
                 ) || (matches!(self.habit, Habit::Flips { .. }) && count > 1)
                 {
-                    outgoing.push(subscription, &mut stream).await?;
+                    let begun = core::mem::take(&mut begun);
+                    let sent = outgoing.push_rest(&self.replica, subscription, begun, &mut stream).await?;
+                    self.counts.sent.store(sent, Ordering::SeqCst);
                 } else {
                     self.spoil(connection, &outgoing, subscription, &mut stream).await?;
                 }
@@ -344,12 +355,13 @@ impl Child {
             (Some(compact), Habit::Flips { .. }) => {
                 UpdateMessage::Compact(rootcast::compact::CompactHead { subscription, ..compact.clone() })
             }
+            (_, Habit::NotBegun) => UpdateMessage::Resumed(head, vec![Some(0); edits.len()]),
             _ => UpdateMessage::Whole(head),
         };
         let whole = joined(frame_of(&message)?, &edits);
         match self.habit {
             Habit::GarbageFrame => stream.send_frame(&Numbers::new(1).text(500)).await?,
-            Habit::UnknownKind => stream.send_message(&(2u8, 1u8)).await?,
+            Habit::UnknownKind => stream.send_message(&(3u8, 1u8)).await?,
             // Four GiB, in the length's own encoding.
             Habit::HugeFrame => stream.send_bytes(Bytes::from_static(&[0xc0, 0, 0, 1, 0, 0, 0, 0])).await?,
             Habit::Reset => {
