@@ -16,6 +16,7 @@ pub mod draft;
 pub mod edit;
 pub mod entry;
 pub mod head;
+pub mod http;
 pub mod id;
 pub mod join;
 pub mod layers;

@@ -9,11 +9,12 @@ use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::{HostState, HostStatus, Interest};
 use rootcast::topology::Patience;
 
-use rootcast_replica::renewal::{ask_parents, keep_renewed};
+use rootcast_replica::renewal::{ask_over_https, ask_parents, keep_renewed};
 use rootcast_replica::{
-    Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, follow, known_addresses,
+    Fallback, Follow, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, follow,
+    known_addresses,
 };
-use rootcast_transport::Code;
+use rootcast_transport::{Code, Identity};
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,6 +104,7 @@ pub async fn run_on(
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
+    let dialer = machine.dial_https(&member.identity)?;
     let report = watch::Sender::new(Vec::new());
     let heard = events.clone();
     let known = known_addresses(&config.relays);
@@ -118,16 +120,31 @@ pub async fn run_on(
         replica: replica.clone(),
         interest: interest.subscribe(),
         report: report.subscribe(),
+        fallback: dialer.clone().map(Fallback::new),
         events: Arc::new(move |event| {
             tracing::info!(?event, "relay");
             heard(AgentEvent::Follow(event));
         }),
     });
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
-    let renewing = keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
-        let (dialling, relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
-        async move { ask_parents(&dialling, &relays, &own, now, request).await }
+    let (adopting, dialling) = ((endpoint.clone(), dialer.clone()), (endpoint.clone(), dialer));
+    let adopt = move |renewed: &Identity| {
+        let (endpoint, dialer) = &adopting;
+        endpoint.adopt(renewed)?;
+        dialer.as_ref().map_or(Ok(()), |dialer| dialer.adopt(renewed))
+    };
+    let (known, clock) = (ways.subscribe(), machine.clone());
+    let renewing = keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
+        let ((endpoint, dialer), relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
+        async move {
+            match (ask_parents(&endpoint, &relays, &own, now, request.clone()).await, dialer) {
+                (Err(error), Some(dialer)) => {
+                    tracing::info!(%error, "renewing over HTTPS");
+                    ask_over_https(&dialer, &relays, &own, now, request).await
+                }
+                (answered, _) => answered,
+            }
+        }
     });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, left_out, freshness) = (0, 0, 0, None);

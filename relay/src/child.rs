@@ -15,11 +15,12 @@ use rootcast::protocol::{
 use rootcast::reader::Reader;
 use rootcast::topology::{Address, Alternate, Place};
 use rootcast_replica::{Outgoing, Replica, ReplicaError, child_of};
-use rootcast_transport::{Code, Connection, PeerFault, Receiver, Role, Sender, TransportError};
+use rootcast_transport::{Code, Connection, PeerFault, PeerName, Receiver, Role, Sender, TransportError};
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 use tokio::sync::Mutex;
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
@@ -42,7 +43,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         objects: Mutex::default(),
     });
     let mut streams = tokio::task::JoinSet::new();
-    let mut unwelcome = pin!(unwelcome(&shared, &connection));
+    let mut unwelcome = pin!(unwelcome(&shared, connection.peer(), connection.expires()));
     loop {
         tokio::select! {
             // First, so that one who is denied is not served a single stream.
@@ -69,11 +70,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
 }
 
 /// Waits until the peer may no longer be here, and says why (threat 22).
-async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
+pub(crate) async fn unwelcome(shared: &Shared, peer: &PeerName, expires: SystemTime) -> &'static str {
     tokio::select! {
         biased;
-        () = shared.denied.until_denied(connection.peer()) => "denied",
-        () = shared.trust.machine().sleep_until(connection.expires()) => "the certificate has ended",
+        () = shared.denied.until_denied(peer) => "denied",
+        () = shared.trust.machine().sleep_until(expires) => "the certificate has ended",
     }
 }
 

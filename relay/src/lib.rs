@@ -13,6 +13,7 @@ mod config;
 mod denied;
 mod error;
 mod heads;
+mod http;
 pub mod issuing;
 mod joins;
 pub mod membership;
@@ -25,7 +26,7 @@ mod status;
 mod tickets;
 mod wanted;
 
-pub use config::RelayConfig;
+pub use config::{HttpCache, HttpsAddress, RelayConfig};
 pub use error::RelayError;
 pub use server::{RelayEvent, run, run_on};
 pub use start::start;

@@ -2,8 +2,10 @@
 
 use crate::audit::{Audit, Event, ORIGIN};
 use crate::child;
+use crate::config::{HttpCache, HttpsAddress};
 use crate::denied::DeniedSet;
 use crate::heads::HeadSigner;
+use crate::http;
 use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
 use crate::neighbours::Neighbours;
@@ -27,7 +29,10 @@ use rootcast_replica::{
     Follow, FollowEvent, Machine, Member, Replica, System, Tending, Trusted, child_of, follow,
     known_addresses,
 };
-use rootcast_transport::{Arrival, Code, Connection, Endpoint, Handshake, Identity};
+use rootcast_transport::https::HttpsListener;
+use rootcast_transport::{
+    Arrival, Code, Connection, Endpoint, Handshake, Identity, PeerName, TransportError,
+};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
@@ -52,6 +57,8 @@ pub enum RelayEvent {
         name: String,
         /// Where.
         address: SocketAddr,
+        /// Where over HTTPS; nowhere, if that is off or the port is taken.
+        https: Option<SocketAddr>,
     },
     /// It took a publication (origin).
     Published {
@@ -98,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) denied: DeniedSet,
     /// Where a relay keeps that for its next start.
     denials_path: PathBuf,
+    /// Who may keep what is served over HTTPS.
+    pub(crate) http_cache: HttpCache,
     /// Requests for what a peer may not have.
     pub(crate) refused: AtomicU64,
     /// The document that says so, for relays below.
@@ -121,8 +130,13 @@ impl Shared {
 
     /// Counts what a peer asked for and may not have. It is told what it would be told if there were no such thing.
     pub(crate) fn refuse(&self, connection: &Connection, what: &str) {
+        self.refuse_peer(connection.peer(), what);
+    }
+
+    /// As [`Shared::refuse`], for one that is known by other means than a connection.
+    pub(crate) fn refuse_peer(&self, peer: &PeerName, what: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(peer = %connection.peer(), what, "asked for what it may not read, or what is not there");
+        tracing::warn!(%peer, what, "asked for what it may not read, or what is not there");
     }
 
     /// Takes what a parent passes on of who is denied, if the online key signed it.
@@ -177,6 +191,7 @@ pub async fn run_on(
     let wanted = if config.parents.is_empty() { BTreeMap::new() } else { wanted(&config, &replicas) };
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = machine.listen(&member.identity, config.listen)?;
+    let https = listen_https(&*machine, &config, &member.identity, endpoint.local_addr()?)?;
     let neighbours = neighbours(&member, &config, &replicas);
     let ways = watch::Sender::new(known_addresses(&config.parents));
     let shared = Arc::new(Shared {
@@ -192,6 +207,7 @@ pub async fn run_on(
         authority: Bytes::copy_from_slice(member.identity.authority().der()),
         denied: DeniedSet::default(),
         denials_path: config.state.join(DENIALS_FILE),
+        http_cache: config.http_cache,
         refused: AtomicU64::new(0),
         denials: watch::Sender::new(None),
         audit,
@@ -213,15 +229,11 @@ pub async fn run_on(
         }
         look_at_denied(&shared, &membership).await?;
         tasks.spawn(enforce(shared.clone(), membership.clone()));
-        tasks.spawn(keep_renewed(
-            machine.clone(),
-            config.identity.clone(),
-            endpoint.clone(),
-            move |own, _| {
-                let membership = membership.clone();
-                async move { renew_itself(&membership, own).await }
-            },
-        ));
+        let adopt = adopting(&endpoint, &https);
+        tasks.spawn(keep_renewed(machine.clone(), config.identity.clone(), adopt, move |own, _| {
+            let membership = membership.clone();
+            async move { renew_itself(&membership, own).await }
+        }));
     }
     if shared.is_origin {
         if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
@@ -231,7 +243,8 @@ pub async fn run_on(
         }
     } else {
         let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
-        tasks.spawn(keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
+        let adopt = adopting(&endpoint, &https);
+        tasks.spawn(keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
             let (dialling, parents, now) = (dialling.clone(), known.borrow().clone(), clock.now());
             async move { ask_parents(&dialling, &parents, &own, now, request).await }
         }));
@@ -249,8 +262,12 @@ pub async fn run_on(
         }
     }
     let (name, address) = (shared.name.clone(), endpoint.local_addr()?);
-    tracing::info!(%name, %address, origin = shared.is_origin, "serving");
-    (shared.events)(RelayEvent::Ready { name, address });
+    let over_https = https.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = https {
+        tasks.spawn(http::accept(shared.clone(), listener));
+    }
+    tracing::info!(%name, %address, https = ?over_https, origin = shared.is_origin, "serving");
+    (shared.events)(RelayEvent::Ready { name, address, https: over_https });
     tokio::select! {
         biased;
         () = shutdown => {}
@@ -263,6 +280,38 @@ pub async fn run_on(
         tracing::debug!("some children did not hear of it");
     }
     Ok(())
+}
+
+/// Opens the socket for HTTPS. One that nobody asked for by address may be taken; then there is none.
+fn listen_https(
+    machine: &dyn Machine,
+    config: &RelayConfig,
+    identity: &Identity,
+    quic: SocketAddr,
+) -> Result<Option<HttpsListener>, RelayError> {
+    match config.https {
+        HttpsAddress::Off => Ok(None),
+        HttpsAddress::At(address) => Ok(machine.listen_https(identity, address)?),
+        HttpsAddress::Beside => match machine.listen_https(identity, quic) {
+            Ok(listener) => Ok(listener),
+            Err(error) => {
+                tracing::warn!(%error, "no HTTPS here; `https` in relay.toml gives it another address, or turns it off");
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// What uses a renewed certificate from then on.
+fn adopting(
+    endpoint: &Endpoint,
+    https: &Option<HttpsListener>,
+) -> impl Fn(&Identity) -> Result<(), TransportError> + use<> {
+    let (endpoint, https) = (endpoint.clone(), https.clone());
+    move |renewed| {
+        endpoint.adopt(renewed)?;
+        https.as_ref().map_or(Ok(()), |https| https.adopt(renewed))
+    }
 }
 
 /// Loads who we are. An origin whose certificate is past half of its life renews it
@@ -387,6 +436,7 @@ fn follow_of(
         replica: replica.clone(),
         interest,
         report: shared.statuses.watch(),
+        fallback: None,
         events: Arc::new(move |event| {
             if let FollowEvent::Denials { document } = &event {
                 shared_with.take_denials(document);

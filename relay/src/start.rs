@@ -31,9 +31,10 @@ pub fn start(config: &Path, json: bool) -> Result<(), RelayError> {
 fn line(event: &RelayEvent) -> serde_json::Value {
     use serde_json::json;
     match event {
-        RelayEvent::Ready { name, address } => {
-            json!({ "event": "ready", "name": name, "address": address.to_string() })
-        }
+        RelayEvent::Ready { name, address, https } => json!({
+            "event": "ready", "name": name, "address": address.to_string(),
+            "https": https.map(|https| https.to_string()),
+        }),
         RelayEvent::Published { channel, number, publisher } => json!({
             "event": "published", "channel": channel.as_str(), "release": number, "publisher": publisher,
         }),

@@ -67,6 +67,8 @@ impl Platform {
     async fn relay(&self, name: &str, parents: &[SocketAddr]) -> Running {
         self.identity(Role::Relay, name);
         let config = RelayConfig {
+            https: Default::default(),
+            http_cache: Default::default(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: self.directory.path().join(name),
             state: self.directory.path().join(name).join("state"),

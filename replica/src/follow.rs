@@ -1,6 +1,7 @@
 //! Following a parent: subscribe, take in what it pushes, heal, report; and
 //! when it is lost, the next one.
 
+use crate::fallback::{self, Fallback};
 use crate::fill::Filling;
 use crate::parents::{Arrived, Parents};
 use crate::session::{Kept, answered, pull, receive_update};
@@ -32,6 +33,16 @@ pub enum FollowEvent {
         address: String,
         /// Why.
         reason: String,
+    },
+    /// QUIC reaches no parent, so HTTPS is used until it does again.
+    Fallback {
+        /// Why.
+        reason: String,
+    },
+    /// QUIC reaches a parent again: it is followed as usual.
+    Returned {
+        /// The parent's address, as configured.
+        address: String,
     },
     /// A release is held and durable.
     Held {
@@ -79,6 +90,8 @@ pub struct Follow {
     pub interest: watch::Receiver<Interest>,
     /// Whom we speak for; the newest report is sent up.
     pub report: watch::Receiver<Vec<HostStatus>>,
+    /// What is done where QUIC reaches nobody; nothing, for a relay.
+    pub fallback: Option<Fallback>,
     /// Told what happens.
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
@@ -113,7 +126,17 @@ pub async fn follow(mut follow: Follow) {
     loop {
         let arrived = match next.take() {
             Some(arrived) => arrived,
-            None => parents.dial(&*follow.events).await,
+            None => match parents.dial(&*follow.events).await {
+                Ok(arrived) => arrived,
+                Err(wait) => {
+                    if fallback::instead(&mut follow, &parents).await {
+                        parents.returned();
+                    } else {
+                        tokio::time::sleep(wait).await;
+                    }
+                    continue;
+                }
+            },
         };
         let (address, connection) = (arrived.address.clone(), arrived.connection.clone());
         let parent = connection.peer().to_string();
@@ -261,7 +284,7 @@ async fn hear(
 }
 
 /// Waits until the parent has held less than our head says there is for too long.
-async fn behind(replica: &Replica) {
+pub(crate) async fn behind(replica: &Replica) {
     loop {
         let mut news = (replica.watch_head(), replica.watch_held());
         let head = replica.head().map(|head| head.head().release.rank());

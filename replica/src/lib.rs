@@ -11,18 +11,22 @@ mod daemon;
 pub mod durable;
 mod error;
 mod evidence;
+mod fallback;
 mod fill;
 mod follow;
 mod heads;
+mod https;
 pub mod joining;
 mod machine;
 mod member;
+mod objects;
 mod outgoing;
 mod parents;
 mod reach;
 mod receive;
 pub mod renewal;
 mod repair;
+mod resources;
 mod session;
 mod snapshot;
 mod trusted;
@@ -30,6 +34,7 @@ mod update;
 
 pub use daemon::{ConfigError, read_config, signalled};
 pub use error::ReplicaError;
+pub use fallback::Fallback;
 pub use follow::{Follow, FollowEvent, Upstream, follow};
 pub use machine::{Machine, System};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
@@ -38,6 +43,8 @@ use outgoing::Prepared;
 pub use parents::{child_of, known_addresses};
 use reach::Reaches;
 pub use receive::{Received, Rule};
+pub use resources::Offered;
+use resources::Older;
 pub use session::{Kept, Pushed, pull, receive_update};
 use snapshot::Snapshots;
 pub use snapshot::Tending;
@@ -167,6 +174,7 @@ pub struct Replica {
     /// The plan that was read last, by its bundle's root.
     plan: Mutex<Option<(NodeId, Arc<Plan>)>>,
     reaches: Reaches,
+    older: Older,
     snapshots: Snapshots,
     repair: Notify,
     withheld: Notify,
@@ -226,6 +234,7 @@ impl Replica {
             prepared: Prepared::default(),
             plan: Mutex::default(),
             reaches: Reaches::default(),
+            older: Older::default(),
             snapshots: Snapshots::default(),
             repair: Notify::new(),
             withheld: Notify::new(),

@@ -81,6 +81,7 @@ pub async fn run(
         replica: replica.clone(),
         interest,
         report,
+        fallback: None,
         events: Arc::new(|_| {}),
     });
     let random = Mutex::new(Random::new(u64::from(machine.random())));

@@ -19,7 +19,7 @@ use rootcast_agent::{AgentConfig, AgentEvent};
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{PUBLISHER_KEY_FILE, PublishConfig, Publisher};
 use rootcast_keys::NoPassphrase;
-use rootcast_relay::{RelayConfig, RelayEvent};
+use rootcast_relay::{HttpCache, HttpsAddress, RelayConfig, RelayEvent};
 use rootcast_replica::{FollowEvent, Held, Machine, Trusted};
 use rootcast_store::{DiskStore, Store};
 use std::net::SocketAddr;
@@ -262,6 +262,9 @@ impl World {
                 let is_origin = node.kind == Kind::Origin;
                 let config = RelayConfig {
                     listen: Network::served_at(index),
+                    // There is no TCP here.
+                    https: HttpsAddress::Off,
+                    http_cache: HttpCache::Private,
                     identity: node.identity.clone(),
                     state: node.home.join("state"),
                     channels: vec![channel()?],
@@ -481,6 +484,8 @@ fn followed(event: &FollowEvent) -> Option<String> {
         FollowEvent::Held { number, bytes } => format!("holds release {number}, {bytes} B"),
         FollowEvent::Failed { reason } => format!("refused: {reason}"),
         FollowEvent::Trust { version } => format!("trust version {version}"),
+        FollowEvent::Fallback { reason } => format!("falls back: {reason}"),
+        FollowEvent::Returned { address } => format!("returns to QUIC at {address}"),
         FollowEvent::Denials { .. } => return None,
     })
 }

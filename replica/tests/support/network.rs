@@ -15,7 +15,7 @@ use rootcast::protocol::{
 };
 use rootcast::reader::Reader;
 use rootcast::topology::{self, Address, Alternates, Condition, Patience, Place, Route};
-use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
+use rootcast_replica::{Fallback, Follow, FollowEvent, Outgoing, Replica, ReplicaError, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -419,17 +419,42 @@ impl Following {
         parents: &[SocketAddr],
         interest: Interest,
     ) -> Self {
-        let child = topology::Child {
-            name: MemberName::new("child").unwrap(),
-            place: Place::default(),
-            is_relay: false,
-        };
-        Self::start_as(endpoint, child, Patience::STANDARD, replica, parents, interest)
+        let (child, patience) = (Self::child(), Patience::STANDARD);
+        Self::start_whole(endpoint, None, child, patience, replica, parents, interest)
+    }
+
+    fn child() -> topology::Child {
+        let name = MemberName::new("child").unwrap();
+        topology::Child { name, place: Place::default(), is_relay: false }
+    }
+
+    /// As [`Following::start`], with something to fall back to.
+    pub fn start_with(
+        endpoint: &Endpoint,
+        fallback: Option<Fallback>,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
+        let (child, patience) = (Self::child(), Patience::STANDARD);
+        Self::start_whole(endpoint, fallback, child, patience, replica, parents, interest)
     }
 
     /// As [`Following::start`], as this child with this patience.
     pub fn start_as(
         endpoint: &Endpoint,
+        child: topology::Child,
+        patience: Patience,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
+        Self::start_whole(endpoint, None, child, patience, replica, parents, interest)
+    }
+
+    fn start_whole(
+        endpoint: &Endpoint,
+        fallback: Option<Fallback>,
         child: topology::Child,
         patience: Patience,
         replica: Arc<Replica>,
@@ -442,6 +467,7 @@ impl Following {
         let ways = watch::Sender::default();
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
+            fallback,
             child,
             parents: parents.iter().map(|address| Address::new(address.to_string()).unwrap()).collect(),
             patience,
@@ -483,6 +509,17 @@ impl Following {
             }
         };
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("waiting for {what}"))
+    }
+
+    /// Waits until a good head is held.
+    pub async fn head_is_fresh(&self) {
+        let mut head = self.replica.watch_head();
+        let wait = async {
+            while !matches!(self.replica.freshness(), rootcast::head::Freshness::Fresh { .. }) {
+                head.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("a good head");
     }
 
     /// Stops, and waits until nothing of it runs any more.
