@@ -29,6 +29,8 @@ pub enum DocumentKind {
     Join,
     /// Members that may not be served.
     Denials,
+    /// Leave to read for a member, over HTTPS.
+    Bearer,
 }
 
 impl DocumentKind {
@@ -40,6 +42,7 @@ impl DocumentKind {
             Self::Head => "rootcast-head",
             Self::Join => "rootcast-join",
             Self::Denials => "rootcast-denials",
+            Self::Bearer => "rootcast-bearer",
         }
     }
 }

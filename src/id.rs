@@ -36,6 +36,8 @@ pub mod context {
     pub const CERTIFICATE_AUTHORITY: &str = "rootcast 2026 certificate authority";
     /// A record of the origin's audit.
     pub const AUDIT: &str = "rootcast 2026 audit";
+    /// The bytes that an edit begins with.
+    pub const EDIT_BEGINNING: &str = "rootcast 2026 edit beginning";
     /// How children spread over relays.
     pub const TOPOLOGY: &str = "rootcast 2026 topology";
 }
@@ -128,6 +130,10 @@ fixed_bytes!(
 fixed_bytes!(
     /// An edit, hashed as encoded.
     EditHash, 32, "an edit hash"
+);
+fixed_bytes!(
+    /// The bytes that an edit begins with, hashed.
+    BeginningHash, 32, "a hash of an edit's beginning"
 );
 fixed_bytes!(
     /// A point in a bundle's log: the hash of everything up to it.

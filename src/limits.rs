@@ -146,6 +146,10 @@ pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 pub const MAX_FRAME: u64 = 32 * MIB;
 /// Largest opening message of an agent: its names, its layers and where it stands.
 pub const MAX_OPENING: u64 = MIB;
+/// Fewest bytes of an edit that are kept when its update breaks off: less is sent again as fast as told of.
+pub const MIN_RESUMED: u64 = 64 * KIB;
+/// Most edits of which a child says what it has.
+pub const MAX_BEGINNINGS: usize = 16;
 /// Largest news on a control stream: a head, and what wraps it.
 pub const MAX_NEWS: u64 = MAX_DOCUMENT + 64;
 /// Most tries of a publisher that others keep overtaking.
@@ -351,6 +355,53 @@ pub const MAX_HOST_SUBSCRIPTIONS: usize = 8;
 /// Bytes of a large body that are read, and handed on, at once.
 pub const BODY_PIECE: usize = 64 * 1024;
 
+/// Longest name of a resource over HTTPS, its query included.
+pub const MAX_URL: usize = 1024;
+/// Longest that who waits for news over HTTPS may ask to wait.
+pub const MAX_NEWS_WAIT: Duration = Duration::from_secs(50);
+/// Most certificates in a chain; ours are two, under the authority.
+pub const MAX_CHAIN: usize = 4;
+/// Largest token of a member over HTTPS: its chain, and what it signed.
+pub const MAX_BEARER: u64 = 6 * KIB;
+/// Longest that such a token is good.
+pub const MAX_BEARER_LIFE: Duration = Duration::from_secs(300);
+/// How far the clocks of a member and a relay may differ for such a token.
+pub const BEARER_SKEW: Duration = Duration::from_secs(120);
+/// Largest head of a request or an answer over HTTPS: all its lines.
+pub const MAX_HTTP_HEAD: usize = 16 * 1024;
+/// Most lines in it.
+pub const MAX_HTTP_LINES: usize = 32;
+/// Largest body of a request over HTTPS: a request to renew.
+pub const MAX_HTTP_BODY: usize = 8 * 1024;
+/// Most connections over HTTPS that a relay serves at once, handshakes included.
+pub const MAX_HTTP_CONNECTIONS: usize = 4096;
+/// Most of these whose callers show no certificate: proxies, and those who come to renew.
+pub const MAX_HTTP_STRANGERS: usize = MAX_HTTP_CONNECTIONS / 2;
+/// Most of these that may be in their handshake.
+pub const MAX_HTTP_HANDSHAKES: usize = 256;
+/// Requests that one connection over HTTPS is good for.
+pub const MAX_HTTP_REQUESTS: u64 = 100_000;
+/// Wait for the whole head of a request, the time before its first byte included.
+pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(30);
+/// How long a cache may give out what is newest without asking.
+pub const NEWS_AGE: Duration = Duration::from_secs(1);
+/// Releases beside the newest that a relay keeps verified, for questions about them over HTTPS.
+pub const KEPT_RELEASES: usize = 2;
+/// How long QUIC must have reached no parent before HTTPS is tried.
+pub const FALLBACK_AFTER: Duration = Duration::from_secs(5);
+/// Parents that are dialled over QUIC in vain, one after the other, before HTTPS is tried; fewer where fewer are known.
+pub const DIALS_IN_VAIN: usize = 4;
+/// First wait of a host on HTTPS before it tries QUIC again; it doubles, with jitter.
+pub const QUIC_PROBE_FIRST: Duration = Duration::from_secs(30);
+/// Longest wait of a host on HTTPS before it tries QUIC again.
+pub const QUIC_PROBE_MAX: Duration = Duration::from_secs(600);
+/// Shortest time between two questions for news over HTTPS.
+pub const HTTP_GAP: Duration = Duration::from_secs(1);
+/// When to ask again for what a relay has not yet, or has no room for.
+pub const HTTP_RETRY: Duration = Duration::from_secs(1);
+/// Largest answer over HTTPS that is no edit, object or signed document: a leaf with its proof, or news.
+pub const MAX_HTTP_ANSWER: u64 = 4 * KIB;
+
 /// Largest release record of a store: the signed release with the leaves of its bundles.
 pub const MAX_RELEASE_RECORD: u64 = 32 * MIB;
 /// Bytes of a store's batch that are held in memory before they are written out.
@@ -456,6 +507,16 @@ const _: () = {
     assert!(MAX_HOST_SUBSCRIPTIONS <= MAX_SUBSCRIPTIONS);
     assert!(MAX_OBJECT < 1 << 24, "a store's index keeps lengths of objects in 24 bits");
     assert!(MAX_EDIT < 1 << 32 && MAX_RELEASE_RECORD < 1 << 32, "a store keeps lengths in 32 bits");
+    // The longest name: two releases, a channel, a bundle and a platform.
+    assert!(2 * MAX_NAME + 2 * (2 * 16 + 64 + 2) + 64 + 64 <= MAX_URL);
+    assert!(MAX_BEARER as usize * 2 + MAX_URL + 1024 <= MAX_HTTP_HEAD, "a token, in digits, fits a head");
+    assert!(MAX_HTTP_HEAD >= 8192, "what hyper takes at least");
+    assert!(MAX_NEWS_WAIT.as_secs() < ANSWER_WAIT.as_secs(), "an answer without news comes in time");
+    assert!(MAX_JOIN_REQUEST as usize <= MAX_HTTP_BODY);
+    assert!(1 <= HTTP_RETRY.as_secs() && HTTP_RETRY.as_secs() <= ANSWER_WAIT.as_secs());
+    assert!(ANSWER_WAIT.as_secs() < FILL_WAIT.as_secs(), "it is asked for again before it is given up");
+    assert!(MAX_HTTP_STRANGERS < MAX_HTTP_CONNECTIONS, "members always find room");
+    assert!(MAX_HTTP_HANDSHAKES <= MAX_HTTP_CONNECTIONS);
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
     assert!(KEEP_ALIVE.as_secs() + 5 <= SILENCE_WAIT.as_secs(), "a lost keep-alive is sent again some times");
     assert!(SILENCE_WAIT.as_secs() < IDLE_WAIT.as_secs());

@@ -9,6 +9,7 @@ use crate::encode_as_array;
 use crate::id::{NodeId, ObjectId, ProofHash};
 use crate::path::{BundleName, ChannelName};
 use crate::release::BundleLeaf;
+use crate::resumption::Beginnings;
 use crate::status::HostsQuery;
 use crate::topology::{Address, Alternates, Condition};
 use crate::tree::Totals;
@@ -110,8 +111,10 @@ pub struct Subscribe {
     pub head: (u64, u64),
     /// Where the child, a relay, can be dialled by others; `None` for hosts, and where the parent sees it best.
     pub serves: Option<Address>,
+    /// What it has of the edits of an update that broke off.
+    pub begun: Beginnings,
 }
-encode_as_array!(Subscribe { channel, subscription, interest, standing, trust, head, serves });
+encode_as_array!(Subscribe { channel, subscription, interest, standing, trust, head, serves, begun });
 
 /// The parent's first answer on a control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,17 +199,21 @@ pub enum UpdateMessage {
     Whole(UpdateHead),
     /// One without what the child can compute.
     Compact(CompactHead),
+    /// A whole head, and for each edit the place of the [`Beginning`](crate::resumption::Beginning) that is left out of it.
+    Resumed(UpdateHead, Vec<Option<u64>>),
 }
 
 const WHOLE: u8 = 0;
 const COMPACT: u8 = 1;
+const RESUMED: u8 = 2;
 
-// `[0, head]` or `[1, head]`: a name would cost more than some edits do.
+// `[0, head]`, `[1, head]` or `[2, head, places]`: a name would cost more than some edits do.
 impl Serialize for UpdateMessage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Whole(head) => (WHOLE, head).serialize(serializer),
             Self::Compact(head) => (COMPACT, head).serialize(serializer),
+            Self::Resumed(head, places) => (RESUMED, head, places).serialize(serializer),
         }
     }
 }
@@ -217,13 +224,17 @@ impl<'de> Deserialize<'de> for UpdateMessage {
         impl<'de> Visitor<'de> for MessageVisitor {
             type Value = UpdateMessage;
             fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                f.write_str("[0, head] or [1, compact head]")
+                f.write_str("[0, head], [1, compact head] or [2, head, places]")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<UpdateMessage, A::Error> {
                 let short = || A::Error::custom("message is too short");
                 match seq.next_element::<u8>()?.ok_or_else(short)? {
                     WHOLE => Ok(UpdateMessage::Whole(seq.next_element()?.ok_or_else(short)?)),
                     COMPACT => Ok(UpdateMessage::Compact(seq.next_element()?.ok_or_else(short)?)),
+                    RESUMED => {
+                        let head = seq.next_element()?.ok_or_else(short)?;
+                        Ok(UpdateMessage::Resumed(head, seq.next_element()?.ok_or_else(short)?))
+                    }
                     _ => Err(A::Error::custom("unknown kind of update")),
                 }
             }

@@ -17,6 +17,7 @@ use rootcast::path::MemberName;
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::resumption::{Beginnings, Begun};
 use rootcast::selector::Selector;
 use rootcast::status::{
     self, Below, ChannelStatus, Count, HostRow, HostState, HostsAnswer, HostsQuery, Move, Question, RelayRow,
@@ -301,6 +302,8 @@ fn messages(step: &Step) -> Vec<Decoder> {
     let alternates = Alternates::ranked(&Child { name: name("web-1"), place, is_relay: false }, [&relay]);
     let route = Route::origin(name("origin")).below(name("fra-1"));
     let condition = Condition { latest: Some(accepted), route, behind: false };
+    let mut begun = Begun::default();
+    begun.extend(b"the first bytes of an edit");
     let subscribe = Subscribe {
         channel: prod.clone(),
         subscription: 3,
@@ -309,6 +312,7 @@ fn messages(step: &Step) -> Vec<Decoder> {
         trust: 1,
         head: (1, 2),
         serves: Some(relay.address.clone()),
+        begun: Beginnings::of([&begun]),
     };
     let edit = Some(EditHead { base: EditBase::Held, length: 9, before: Vec::new() });
     let listed = ListedBundle { index: 0, leaf: step.leaves[0].clone(), edit };

@@ -453,6 +453,16 @@ fn tp_22_a_relay_never_follows_one_that_follows_it() {
     assert!(choice.heard(seconds(10), &looped, None), "left at once when it becomes one");
 }
 
+#[test]
+fn ht_32_a_child_that_reaches_quic_again_begins_with_its_home() {
+    let mut choice = child("web-1");
+    let Next::Dial(home) = choice.next_step() else { panic!("it dials") };
+    let Next::Dial(second) = choice.next_step() else { panic!("it dials") };
+    assert_ne!(home, second);
+    choice.restart();
+    assert_eq!(choice.next_step(), Next::Dial(home));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

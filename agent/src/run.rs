@@ -11,12 +11,13 @@ use rootcast::protocol::Interest;
 use rootcast::status::{Condition, HostState, reason};
 use rootcast::topology::{Address, Child, Patience};
 use rootcast_replica::operations::{Listener, Vitals, changes, operate, reread_identity};
-use rootcast_replica::renewal::{ask_parents, keep_renewed};
+use rootcast_replica::renewal::{ask_either_way, keep_renewed};
 use rootcast_replica::{
-    Follow, FollowEvent, Held, Machine, Member, Replica, Reporting, System, Tending, child_of, follow,
-    known_addresses,
+    Fallback, Follow, FollowEvent, Held, Machine, Member, Replica, Reporting, System, Tending, child_of,
+    follow, known_addresses,
 };
-use rootcast_transport::{Code, Endpoint};
+use rootcast_transport::https::HttpsDialer;
+use rootcast_transport::{Code, Endpoint, Identity, TransportError};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -132,6 +133,7 @@ pub(crate) async fn run_reloading(
     let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
+    let dialer = machine.dial_https(&member.identity)?;
     let report = watch::Sender::new(Condition::none(machine.seconds()));
     let changed = watch::Sender::new(());
     let (refused, refusal) = watch::channel(None);
@@ -143,18 +145,21 @@ pub(crate) async fn run_reloading(
     let operating = operate(operators, settings.clone(), |config| config.operations, Arc::new(watched));
     let own = member.identity.name().clone();
     let child = child_of(&own);
-    let rereading = reread_identity(settings.clone(), config.identity.clone(), own, endpoint.clone());
+    let adopt = adopting(endpoint.clone(), dialer.clone());
+    let rereading = reread_identity(settings.clone(), config.identity.clone(), own, adopt.clone());
     let heard = Arc::new(Heard { vitals, refused, events: events.clone() });
     let ways = watch::Sender::new(known_addresses(&config.relays));
     let known = ways.subscribe();
-    let relays = Relays { endpoint: endpoint.clone(), child, ways, replica: replica.clone(), heard };
+    let fallback = dialer.clone().map(Fallback::new);
+    let relays =
+        Relays { endpoint: endpoint.clone(), fallback, child, ways, replica: replica.clone(), heard };
     let said = (report.subscribe(), changed.subscribe());
     let following = relays.follow(interest.subscribe(), said, settings);
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
-    let (dialling, clock) = (endpoint.clone(), machine.clone());
-    let renewing = keep_renewed(machine, config.identity.clone(), endpoint.clone(), move |own, request| {
-        let (dialling, relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
-        async move { ask_parents(&dialling, &relays, &own, now, request).await }
+    let (dialling, clock) = ((endpoint.clone(), dialer), machine.clone());
+    let renewing = keep_renewed(machine, config.identity.clone(), adopt, move |own, request| {
+        let ((endpoint, dialer), relays, now) = (dialling.clone(), known.borrow().clone(), clock.now());
+        async move { ask_either_way(&endpoint, dialer.as_ref(), &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, left_out, freshness) = (0, 0, 0, None);
@@ -213,6 +218,8 @@ impl Heard {
 /// The relays above this host.
 struct Relays {
     endpoint: Endpoint,
+    /// What is done where QUIC reaches none.
+    fallback: Option<Fallback>,
     child: Child,
     /// Told which addresses can be asked.
     ways: watch::Sender<Vec<Address>>,
@@ -245,6 +252,7 @@ impl Relays {
                 interest: interest.clone(),
                 report: Reporting { changed: changed.clone(), say: Arc::new(say), gap: REPORT_GAP },
                 questions: None,
+                fallback: self.fallback.clone(),
                 events: Arc::new(move |event| telling.hear(&of, event)),
             });
             tokio::select! {
@@ -257,6 +265,17 @@ impl Relays {
             let reason = "the configuration names other relays".to_owned();
             self.heard.hear(&self.replica, FollowEvent::Lost { address: String::new(), reason });
         }
+    }
+}
+
+/// What puts a renewed certificate to use.
+fn adopting(
+    endpoint: Endpoint,
+    dialer: Option<HttpsDialer>,
+) -> impl Fn(&Identity) -> Result<(), TransportError> + Clone {
+    move |renewed| {
+        endpoint.adopt(renewed)?;
+        dialer.as_ref().map_or(Ok(()), |dialer| dialer.adopt(renewed))
     }
 }
 

@@ -11,6 +11,7 @@ use clap::Args;
 use rootcast::limits::MAX_FRAME;
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Interest, Opening, Standing, Subscribe, Welcome};
+use rootcast::resumption::Beginnings;
 use rootcast_bundler::config::DEFAULT_CHANNEL;
 use rootcast_relay::{RelayConfig, RelayEvent};
 use rootcast_transport::{Connection, Endpoint, Identity, Receiver, Role, Sender};
@@ -95,6 +96,7 @@ impl Child {
             trust: 1,
             head: (0, 0),
             serves: None,
+            begun: Beginnings::default(),
         };
         sender.send_message(&Opening::Subscribe(subscribe)).await?;
         let welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;

@@ -158,9 +158,9 @@ fn st_24_hosts_below_a_relay_that_does_not_answer_are_told_of() {
 fn st_42_probes_and_measurements_of_relay_and_agent() {
     let scene = Scene::new();
     scene.extra("operations = '127.0.0.1:0'\n");
-    let (origin, ready) = scene.relay_ready("origin", &[]);
+    let (origin, ready) = scene.relay_ready("origin", &[], "");
     let (address, origin_at) = (ready["address"].as_str().unwrap().to_owned(), operations(&ready));
-    let (_relay, ready) = scene.relay_ready("eu", &[&address]);
+    let (_relay, ready) = scene.relay_ready("eu", &[&address], "");
     let (below, relay_at) = (ready["address"].as_str().unwrap().to_owned(), operations(&ready));
     assert_eq!(get(&relay_at, "/healthz"), (200, "alive\n".into()));
     let (status, body) = get(&relay_at, "/readyz");
@@ -232,7 +232,7 @@ fn st_44_a_wrong_configuration_is_not_taken_and_a_right_one_is() {
     scene.extra("operations = '127.0.0.1:0'\nlog = 'json'\n");
     let (_first, first) = scene.relay("origin", &[]);
     scene.publish(&first);
-    let (relay, ready) = scene.relay_ready("eu", &["127.0.0.1:1"]);
+    let (relay, ready) = scene.relay_ready("eu", &["127.0.0.1:1"], "");
     let at = operations(&ready);
     let config = scene.path("eu.toml");
     let right = fs::read_to_string(&config).unwrap();

@@ -11,11 +11,13 @@ mod documents;
 mod drafts;
 mod edit;
 pub mod golden;
+mod http;
 mod messages;
 pub mod objects;
 mod text;
 
 use rootcast::acceptance::Floors;
+use rootcast::http::{LeafAnswer, NewsAnswer};
 use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::protocol::{
     News, ObjectsAnswer, ObjectsRequest, Opening, PublishAnswer, TrustAnswer, UpdateAnswer, Welcome,
@@ -39,6 +41,11 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("frame-length", messages::frame_length),
     ("head", documents::head),
     ("hosts-answer", messages::canonical::<HostsAnswer>),
+    ("http-edits", http::edits),
+    ("http-leaf", messages::canonical::<LeafAnswer>),
+    ("http-news", messages::canonical::<NewsAnswer>),
+    ("http-token", http::token),
+    ("http-url", http::url),
     ("join-answer", messages::canonical::<JoinAnswer>),
     ("join-request", documents::join_request),
     ("join-string", text::join_string),

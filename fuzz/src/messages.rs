@@ -26,7 +26,7 @@ fn read<T: Serialize + DeserializeOwned>(input: &[u8]) -> Option<T> {
 /// W-28, W-33: whatever an update says, rebuilt or not, what verifies of it was signed.
 pub(crate) fn update(input: &[u8]) {
     let head = match read::<UpdateMessage>(input) {
-        Some(UpdateMessage::Whole(head)) => head,
+        Some(UpdateMessage::Whole(head) | UpdateMessage::Resumed(head, _)) => head,
         Some(UpdateMessage::Compact(compact)) => {
             let before = Before::new(&GOLDEN.first, |_| true);
             let edits: Vec<_> = GOLDEN.next.iter().cycle().take(compact.listed.len()).cloned().collect();

@@ -14,7 +14,8 @@ use rootcast::cose::{self, DocumentKind};
 use rootcast::denials::{Denials, Denied};
 use rootcast::draft::{ReleaseDraft, TrustProposal};
 use rootcast::entry::ChunkList;
-use rootcast::id::ObjectId;
+use rootcast::http::{After, Bearer, EditBody, LeafAnswer, NewsAnswer, Resource, Target, Token, Url};
+use rootcast::id::{NodeId, ObjectId};
 use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecret};
 use rootcast::layers::LayerPattern;
 use rootcast::member::Role;
@@ -22,6 +23,7 @@ use rootcast::path::{BundleName, MemberName};
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
+use rootcast::resumption::{Beginnings, Begun};
 use rootcast::selector::Selector;
 use rootcast::status::{
     self, Below, ChannelStatus, Count, HostRow, HostState, HostsAnswer, HostsQuery, Move, Question, RelayRow,
@@ -176,6 +178,53 @@ fn objects(seeds: &mut Seeds) {
     seeds.add("plan", "many", many.encode());
 }
 
+fn http(seeds: &mut Seeds, accepted: Accepted) {
+    let platform = GOLDEN.trust.trust().platform;
+    let bundle = BundleName::new("role/web").unwrap();
+    let (id, bytes) = GOLDEN.objects.iter().next().unwrap();
+    let after = After { trust: 1, release: accepted.rank(), head: (1, 7), wait: 30 };
+    let resources = [
+        ("news", Resource::News(None)),
+        ("news after", Resource::News(Some(after))),
+        ("trust", Resource::Trust(2)),
+        ("head", Resource::Head(1, 7)),
+        ("release", Resource::Release(accepted)),
+        ("leaf", Resource::Leaf(accepted, bundle.clone())),
+        ("edit", Resource::Edit { to: accepted, bundle: bundle.clone(), from: Some(accepted) }),
+        ("snapshot", Resource::Edit { to: accepted, bundle: bundle.clone(), from: None }),
+        ("object", Resource::Object(accepted, bundle, *id)),
+    ];
+    for (name, resource) in resources {
+        let target = Target::Channel(channel(), resource);
+        seeds.add("http-url", name, Url { platform, target }.to_string());
+    }
+    seeds.add("http-url", "join", Url { platform, target: Target::Join }.to_string());
+    seeds.add("http-url", "refused", format!("{}main/../trust/01", Url::prefix(platform)));
+    seeds.message("http-news", "none", &NewsAnswer { trust: 1, latest: None, head: (0, 0) });
+    seeds.message("http-news", "some", &NewsAnswer { trust: 2, latest: Some(accepted), head: (1, 7) });
+    let (index, leaf) = GOLDEN.first.leaves().first_key_value().unwrap();
+    let siblings = record("releases/1-first-1.record").siblings;
+    seeds.message("http-leaf", "one", &LeafAnswer { index: *index, leaf: leaf.clone(), siblings });
+    seeds.message("http-leaf", "alone", &LeafAnswer { index: 0, leaf: leaf.clone(), siblings: Vec::new() });
+    let (root, length) = (NodeId::of(bytes), GOLDEN.next[0].len() as u64);
+    let waypoint = Waypoint { root, files: 1, bytes: 2, length };
+    let head = EditHead { base: EditBase::Logged, length, before: Vec::new() };
+    let logged = EditBody { head, edits: vec![GOLDEN.next[0].clone()] };
+    let head = EditHead { base: EditBase::Empty, length, before: vec![waypoint] };
+    let snapshot = EditBody { head, edits: vec![GOLDEN.next[0].clone(), GOLDEN.next[0].clone()] };
+    seeds.add("http-edits", "logged", logged.clone().into_pieces().concat());
+    seeds.add("http-edits", "snapshot", snapshot.into_pieces().concat());
+    seeds.add("http-edits", "cut", logged.into_pieces().concat().split_last().unwrap().1);
+    let key = SigningKey::from_bytes(&[9; 32]);
+    let id = rootcast::id::KeyId::of(&key.verifying_key().to_bytes());
+    let payload = Bearer::new(platform, 1_800_000_000).encode();
+    let signature = key.sign(&cose::to_be_signed(DocumentKind::Bearer, platform, id, &payload));
+    let document = cose::assemble(DocumentKind::Bearer, id, &payload, &signature.to_bytes()).into();
+    let token = Token { chain: vec![bytes::Bytes::from_static(b"no certificate")], document };
+    seeds.add("http-token", "signed", token.to_text());
+    seeds.add("http-token", "capitals", token.to_text().to_uppercase());
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -211,6 +260,11 @@ fn updates(seeds: &mut Seeds, accepted: Accepted) {
     }
     for (name, head) in [("whole", &whole), ("snapshot", &snapshot)] {
         seeds.message("update", name, &UpdateMessage::Whole(head.clone()));
+        seeds.message(
+            "update",
+            &format!("{name}-resumed"),
+            &UpdateMessage::Resumed(head.clone(), vec![Some(0), None]),
+        );
         seeds.message("update-answer", name, &UpdateAnswer::Update(head.clone()));
     }
     seeds.message("update", "compact", &UpdateMessage::Compact(compact));
@@ -233,10 +287,13 @@ fn updates(seeds: &mut Seeds, accepted: Accepted) {
 fn messages(seeds: &mut Seeds) {
     let accepted = GOLDEN.first.release().accepted();
     updates(seeds, accepted);
+    http(seeds, accepted);
     let names: Vec<_> = GOLDEN.first.leaves().values().map(|leaf| leaf.name.clone()).collect();
     let standing = Standing { release: Some(accepted), whole: names.clone() };
     let nowhere = Standing { release: None, whole: Vec::new() };
     let interest = Interest::Named(names);
+    let mut begun = Begun::default();
+    begun.extend(b"the first bytes of an edit");
     let subscribe = Subscribe {
         channel: channel(),
         subscription: 3,
@@ -245,6 +302,7 @@ fn messages(seeds: &mut Seeds) {
         trust: 1,
         head: (1, 3),
         serves: Some(Address::new("fra-1.example.net:7400").unwrap()),
+        begun: Beginnings::of([&begun]),
     };
     seeds.message("opening", "subscribe", &Opening::Subscribe(subscribe));
     let all = UpdateRequest { channel: channel(), interest: Interest::All, standing: nowhere };

@@ -18,11 +18,12 @@ use rootcast::rollup::{Certified, Child};
 use rootcast::status::{Report, StatusAnswer};
 use rootcast::topology::{Address, Alternate, Place};
 use rootcast_replica::{Outgoing, Replica, ReplicaError, child_of};
-use rootcast_transport::{Code, Connection, PeerFault, Receiver, Role, Sender, TransportError};
+use rootcast_transport::{Code, Connection, PeerFault, PeerName, Receiver, Role, Sender, TransportError};
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -48,7 +49,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         objects: Mutex::default(),
     });
     let mut streams = tokio::task::JoinSet::new();
-    let mut unwelcome = pin!(unwelcome(&shared, &connection));
+    let mut unwelcome = pin!(unwelcome(&shared, connection.peer(), connection.expires()));
     loop {
         tokio::select! {
             // First, so that one who is denied is not served a single stream.
@@ -75,11 +76,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
 }
 
 /// Waits until the peer may no longer be here, and says why (threat 22).
-async fn unwelcome(shared: &Shared, connection: &Connection) -> &'static str {
+pub(crate) async fn unwelcome(shared: &Shared, peer: &PeerName, expires: SystemTime) -> &'static str {
     tokio::select! {
         biased;
-        () = shared.denied.until_denied(connection.peer()) => "denied",
-        () = shared.trust.machine().sleep_until(connection.expires()) => "the certificate has ended",
+        () = shared.denied.until_denied(peer) => "denied",
+        () = shared.trust.machine().sleep_until(expires) => "the certificate has ended",
     }
 }
 
@@ -350,7 +351,7 @@ async fn push(
     subscribe: Subscribe,
 ) -> Result<(), ReplicaError> {
     let connection = &peer.connection;
-    let Subscribe { interest, mut standing, subscription, .. } = subscribe;
+    let Subscribe { interest, mut standing, subscription, mut begun, .. } = subscribe;
     let (mut offered, mut held) = (replica.watch_offered(), replica.watch_held());
     let mut trust = replica.trust().watch();
     // The release of which the child has all that it may.
@@ -365,7 +366,11 @@ async fn push(
         match peer.outgoing(replica, &interest, &standing).await {
             Ok(Some(outgoing)) => {
                 let mut stream = next_stream(connection).await?;
-                let bytes = outgoing.push(subscription, &mut stream).await?;
+                // Only of the first update: the child then stands elsewhere.
+                let bytes = match mem::take(&mut begun) {
+                    none if none.is_empty() => outgoing.push(subscription, &mut stream).await?,
+                    begun => Box::pin(outgoing.push_rest(replica, subscription, begun, &mut stream)).await?,
+                };
                 let number = outgoing.accepted.number;
                 status.sent.fetch_add(bytes, Ordering::Relaxed);
                 status.pushes.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,8 @@ use rootcast::subscriptions::Keep;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
 use rootcast_replica::{ConfigError, read_config};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,13 @@ use std::path::{Path, PathBuf};
 pub struct RelayConfig {
     /// The UDP address to serve at.
     pub listen: SocketAddr,
+    /// The TCP address to serve HTTPS at, or `off`; unless given, that of `listen`.
+    #[serde(default)]
+    pub https: HttpsAddress,
+    /// Whether caches between this relay and hosts may keep what one host asked for, for others
+    /// (specs/http.md, HT-14): `private` or `shared`.
+    #[serde(default)]
+    pub http_cache: HttpCache,
     /// The directory of its identity, as `rootcast init` wrote it.
     pub identity: PathBuf,
     /// The directory of its state.
@@ -65,6 +73,43 @@ pub struct RelayConfig {
 
 fn default_log_level() -> String {
     "info".into()
+}
+
+/// Where HTTPS is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpsAddress {
+    /// At the TCP port of the same number as QUIC's, if that is to be had.
+    #[default]
+    Beside,
+    /// Here.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl<'de> Deserialize<'de> for HttpsAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| {
+                D::Error::custom(format!(
+                    "`{address}` is neither an address, as \"0.0.0.0:7400\", nor \"off\""
+                ))
+            }),
+        }
+    }
+}
+
+/// Who may keep what is served over HTTPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpCache {
+    /// Who asked for it.
+    #[default]
+    Private,
+    /// Caches on the way as well, which then give it to all who reach them.
+    Shared,
 }
 
 fn default_keep() -> u64 {
@@ -148,6 +193,8 @@ impl Settings for RelayConfig {
         }
         fixed!(
             listen,
+            https,
+            http_cache,
             advertise,
             identity,
             state,

@@ -34,6 +34,11 @@ impl DeniedSet {
         self.replace(denials.denials().denied.iter().cloned().collect());
     }
 
+    /// Whether this peer is denied now.
+    pub(crate) fn is_denied(&self, peer: &PeerName) -> bool {
+        self.set.borrow().contains(&Denied { role: peer.role(), name: peer.member().clone() })
+    }
+
     /// Waits until this peer is denied; at once, if it is.
     pub(crate) async fn until_denied(&self, peer: &PeerName) {
         let wanted = Denied { role: peer.role(), name: peer.member().clone() };

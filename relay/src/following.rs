@@ -2,7 +2,7 @@
 //! below it, answers what they ask, and renews its certificate through them.
 
 use crate::neighbours::Neighbours;
-use crate::server::{RelayEvent, Shared};
+use crate::server::{Adopt, RelayEvent, Shared};
 use crate::status::Channel;
 use crate::wanted::Wanted;
 use crate::{RelayConfig, questions};
@@ -20,6 +20,8 @@ use tokio::task::JoinSet;
 pub(crate) struct Upward {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) endpoint: Endpoint,
+    /// Puts its renewed certificate to use.
+    pub(crate) adopt: Adopt,
     /// They say who the parents are.
     pub(crate) settings: watch::Receiver<RelayConfig>,
     /// Who the relay is to a parent.
@@ -43,13 +45,18 @@ struct Followed {
 
 /// Starts all of it.
 pub(crate) fn keep_up(tasks: &mut JoinSet<()>, shared: &Arc<Shared>, vitals: &Arc<Vitals>, upward: &Upward) {
-    let Upward { machine, endpoint, settings, ways, .. } = upward.clone();
-    let (dialling, known, clock) = (endpoint.clone(), ways.subscribe(), machine.clone());
+    let Upward { machine, endpoint, adopt, settings, ways, .. } = upward.clone();
+    let (dialling, known, clock) = (endpoint, ways.subscribe(), machine.clone());
     let identity = settings.borrow().identity.clone();
-    tasks.spawn(keep_renewed(machine, identity, endpoint, move |own, request| {
-        let (dialling, parents, now) = (dialling.clone(), known.borrow().clone(), clock.now());
-        async move { ask_parents(&dialling, &parents, &own, now, request).await }
-    }));
+    tasks.spawn(keep_renewed(
+        machine,
+        identity,
+        move |renewed| adopt(renewed),
+        move |own, request| {
+            let (dialling, parents, now) = (dialling.clone(), known.borrow().clone(), clock.now());
+            async move { ask_parents(&dialling, &parents, &own, now, request).await }
+        },
+    ));
     for (channel, wanted) in &shared.wanted {
         tasks.spawn(wanted.clone().keep_up());
         let (replica, neighbours) = (shared.replica(channel), shared.neighbours.get(channel));
@@ -106,6 +113,7 @@ impl Followed {
             replica: self.replica.clone(),
             interest: self.wanted.watch(),
             report: self.status.reporting(),
+            fallback: None,
             questions: Some(Arc::new(move |sender, receiver| {
                 questions::hear(asked.clone(), sender, receiver)
             })),
@@ -130,7 +138,7 @@ impl Followed {
                     shared.note_refusal(channel, None);
                     shared.tell_of(&replica, &status);
                 }
-                FollowEvent::Lost { .. } | FollowEvent::Trust { .. } => {}
+                _ => {}
             }
             tracing::info!(%channel, ?event, "parent");
             (shared.events)(RelayEvent::Follow { channel: channel.clone(), event });

@@ -15,6 +15,7 @@ mod denied;
 mod error;
 mod following;
 mod heads;
+mod http;
 pub mod issuing;
 mod joins;
 pub mod membership;
@@ -29,7 +30,7 @@ mod status;
 mod tickets;
 mod wanted;
 
-pub use config::RelayConfig;
+pub use config::{HttpCache, HttpsAddress, RelayConfig};
 pub use error::RelayError;
 pub use server::{RelayEvent, run, run_on};
 pub use start::start;

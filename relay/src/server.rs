@@ -3,9 +3,11 @@
 use crate::audit::{Audit, Event, ORIGIN};
 use crate::child;
 use crate::children;
+use crate::config::{HttpCache, HttpsAddress};
 use crate::denied::DeniedSet;
 use crate::following::{self, Upward};
 use crate::heads::HeadSigner;
+use crate::http;
 use crate::joins::{self, Answers, Parents};
 use crate::membership::Membership;
 use crate::neighbours::Neighbours;
@@ -31,7 +33,10 @@ use rootcast_replica::renewal::{is_past_half, keep_renewed, renew};
 use rootcast_replica::{
     FollowEvent, Machine, Member, Replica, System, Tending, Trusted, child_of, known_addresses,
 };
-use rootcast_transport::{Arrival, Code, Connection, Endpoint, Handshake, Identity};
+use rootcast_transport::https::HttpsListener;
+use rootcast_transport::{
+    Arrival, Code, Connection, Endpoint, Handshake, Identity, PeerName, TransportError,
+};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
@@ -47,6 +52,9 @@ use tokio::task::JoinSet;
 /// The file of a relay's state that says who is denied.
 const DENIALS_FILE: &str = "denials.cose";
 
+/// Puts a renewed certificate to use.
+pub(crate) type Adopt = Arc<dyn Fn(&Identity) -> Result<(), TransportError> + Send + Sync>;
+
 /// What happens in a relay, for whoever runs it.
 #[derive(Debug, Clone)]
 pub enum RelayEvent {
@@ -56,6 +64,8 @@ pub enum RelayEvent {
         name: String,
         /// Where.
         address: SocketAddr,
+        /// Where over HTTPS; nowhere, if that is off or the port is taken.
+        https: Option<SocketAddr>,
         /// Where operators are served, if they are.
         operations: Option<SocketAddr>,
     },
@@ -112,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) denied: DeniedSet,
     /// Where a relay keeps that for its next start.
     denials_path: PathBuf,
+    /// Who may keep what is served over HTTPS.
+    pub(crate) http_cache: HttpCache,
     /// Requests for what a peer may not have.
     pub(crate) refused: AtomicU64,
     /// The document that says so, for relays below.
@@ -152,8 +164,13 @@ impl Shared {
 
     /// Counts what a peer asked for and may not have. It is told what it would be told if there were no such thing.
     pub(crate) fn refuse(&self, connection: &Connection, what: &str) {
+        self.refuse_peer(connection.peer(), what);
+    }
+
+    /// As [`Shared::refuse`], for one that is known by other means than a connection.
+    pub(crate) fn refuse_peer(&self, peer: &PeerName, what: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(peer = %connection.peer(), what, "asked for what it may not read, or what is not there");
+        tracing::warn!(%peer, what, "asked for what it may not read, or what is not there");
     }
 
     /// Takes what a parent passes on of who is denied, if the online key signed it.
@@ -212,6 +229,7 @@ pub(crate) async fn run_reloading(
     let replicas = open_replicas(&*machine, &config, &member)?;
     let audit = if config.parents.is_empty() { Some(Arc::new(audit(&config, &member)?)) } else { None };
     let endpoint = machine.listen(&member.identity, config.listen)?;
+    let https = listen_https(&*machine, &config, &member.identity, endpoint.local_addr()?)?;
     let operators = open_for_operators(&config).await?;
     let operations = operators.as_ref().and_then(|listener| listener.address().ok());
     let vitals = Arc::new(Vitals::new(replicas.clone(), config.identity.clone(), !config.parents.is_empty()));
@@ -228,14 +246,16 @@ pub(crate) async fn run_reloading(
     tasks.spawn(crate::tickets::resume(machine.clone(), &config.state, &endpoint, &member.identity)?);
     tasks.spawn(operate(operators, settings.clone(), |config| config.operations, Arc::new(watched)));
     let own = member.identity.name().clone();
-    tasks.spawn(reread_identity(settings.clone(), config.identity.clone(), own, endpoint.clone()));
+    let adopt = adopting(&endpoint, &https);
+    tasks.spawn(reread_identity(settings.clone(), config.identity.clone(), own, move |new| adopt(new)));
     tasks.spawn(own_status(shared.clone()));
     tasks.spawn(children::keep(shared.clone(), children_path.clone()));
     for replica in shared.replicas.values() {
         tasks.spawn(replica.clone().tend(Tending::Serves));
     }
     if let Some(membership) = membership {
-        keep_members(&mut tasks, &shared, membership, (machine.clone(), endpoint.clone(), &config)).await?;
+        let adopt = adopting(&endpoint, &https);
+        keep_members(&mut tasks, &shared, membership, (machine.clone(), adopt, &config)).await?;
     }
     if shared.is_origin {
         if let Some(signer) = HeadSigner::load(&config)?.map(Arc::new) {
@@ -245,12 +265,17 @@ pub(crate) async fn run_reloading(
         }
     } else {
         let (child, serves) = (child_of(member.identity.name()), config.serves(endpoint.local_addr()?));
-        let upward = Upward { machine, endpoint: endpoint.clone(), settings, child, serves, ways };
+        let adopt = adopting(&endpoint, &https);
+        let upward = Upward { machine, endpoint: endpoint.clone(), adopt, settings, child, serves, ways };
         following::keep_up(&mut tasks, &shared, &vitals, &upward);
     }
     let (name, address) = (shared.name.clone(), endpoint.local_addr()?);
-    tracing::info!(%name, %address, origin = shared.is_origin, "serving");
-    (shared.events)(RelayEvent::Ready { name, address, operations });
+    let over_https = https.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(listener) = https {
+        tasks.spawn(http::accept(shared.clone(), listener));
+    }
+    tracing::info!(%name, %address, https = ?over_https, origin = shared.is_origin, "serving");
+    (shared.events)(RelayEvent::Ready { name, address, https: over_https, operations });
     tokio::select! {
         biased;
         () = shutdown => {}
@@ -296,6 +321,7 @@ fn share(
         authority: Bytes::copy_from_slice(member.identity.authority().der()),
         denied: DeniedSet::default(),
         denials_path: config.state.join(DENIALS_FILE),
+        http_cache: config.http_cache,
         refused: AtomicU64::new(0),
         denials: watch::Sender::new(None),
         audit,
@@ -329,18 +355,52 @@ async fn keep_members(
     tasks: &mut JoinSet<()>,
     shared: &Arc<Shared>,
     membership: Arc<Membership>,
-    (machine, endpoint, config): (Arc<dyn Machine>, Endpoint, &RelayConfig),
+    (machine, adopt, config): (Arc<dyn Machine>, Adopt, &RelayConfig),
 ) -> Result<(), RelayError> {
     if let Some(audit) = &shared.audit {
         membership.audit_to(audit.clone());
     }
     look_at_denied(shared, &membership).await?;
     tasks.spawn(enforce(shared.clone(), membership.clone()));
-    tasks.spawn(keep_renewed(machine, config.identity.clone(), endpoint, move |own, _| {
-        let membership = membership.clone();
-        async move { renew_itself(&membership, own).await }
-    }));
+    tasks.spawn(keep_renewed(
+        machine,
+        config.identity.clone(),
+        move |renewed| adopt(renewed),
+        move |own, _| {
+            let membership = membership.clone();
+            async move { renew_itself(&membership, own).await }
+        },
+    ));
     Ok(())
+}
+
+/// Opens the socket for HTTPS. One that nobody asked for by address may be taken; then there is none.
+fn listen_https(
+    machine: &dyn Machine,
+    config: &RelayConfig,
+    identity: &Identity,
+    quic: SocketAddr,
+) -> Result<Option<HttpsListener>, RelayError> {
+    match config.https {
+        HttpsAddress::Off => Ok(None),
+        HttpsAddress::At(address) => Ok(machine.listen_https(identity, address)?),
+        HttpsAddress::Beside => match machine.listen_https(identity, quic) {
+            Ok(listener) => Ok(listener),
+            Err(error) => {
+                tracing::warn!(%error, "no HTTPS here; `https` in relay.toml gives it another address, or turns it off");
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// What uses a renewed certificate from then on.
+fn adopting(endpoint: &Endpoint, https: &Option<HttpsListener>) -> Adopt {
+    let (endpoint, https) = (endpoint.clone(), https.clone());
+    Arc::new(move |renewed| {
+        endpoint.adopt(renewed)?;
+        https.as_ref().map_or(Ok(()), |https| https.adopt(renewed))
+    })
 }
 
 /// Loads who we are. An origin whose certificate is past half of its life renews it

@@ -54,8 +54,9 @@ pub fn start(path: &Path, json: bool, level: Option<&str>) -> Result<(), RelayEr
 fn line(event: &RelayEvent) -> serde_json::Value {
     use serde_json::json;
     match event {
-        RelayEvent::Ready { name, address, operations } => json!({
+        RelayEvent::Ready { name, address, https, operations } => json!({
             "event": "ready", "name": name, "address": address.to_string(),
+            "https": https.map(|https| https.to_string()),
             "operations": operations.map(|address| address.to_string()),
         }),
         RelayEvent::Published { channel, number, publisher } => json!({

@@ -3,6 +3,7 @@
 
 use rootcast::id::NodeId;
 use rootcast::limits::INTEREST_GAP;
+use rootcast::path::BundleName;
 use rootcast::protocol::Interest;
 use rootcast::reader::Reader;
 use rootcast::subscriptions::{Keep, Subscriptions};
@@ -113,6 +114,12 @@ impl Wanted {
             tracing::info!(channel = %self.replica.channel(), "let go of bundles that nobody wants any more");
         }
         Ok(())
+    }
+
+    /// Notes that a reader has asked for a bundle without subscribing to it, as over HTTPS:
+    /// it is wanted as if a child that subscribed to it had just left.
+    pub(crate) fn ask(self: &Arc<Self>, reader: &Reader, bundle: &BundleName) {
+        drop(Wish::new(self, reader, &Interest::Named(vec![bundle.clone()])));
     }
 }
 

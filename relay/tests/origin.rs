@@ -14,6 +14,7 @@ use rootcast::limits::MAX_FRAME;
 use rootcast::protocol::{
     Interest, Opening, Publication, PublishAnswer, Subscribe, TrustApplied, UpdateMessage, Welcome,
 };
+use rootcast::resumption::Beginnings;
 use rootcast::selector::Selector;
 use rootcast::status::{
     ChannelStatus, Condition, Count, HostState, HostsAnswer, HostsQuery, RelayRow, StatusAnswer,
@@ -70,6 +71,8 @@ impl Platform {
     async fn relay(&self, name: &str, parents: &[SocketAddr]) -> Running {
         self.identity(Role::Relay, name);
         let config = RelayConfig {
+            https: Default::default(),
+            http_cache: Default::default(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: self.directory.path().join(name),
             state: self.directory.path().join(name).join("state"),
@@ -176,6 +179,7 @@ async fn subscribe(connection: &Connection) -> (Sender, Receiver) {
         trust: 1,
         head: (0, 0),
         serves: None,
+        begun: Beginnings::default(),
     };
     sender.send_message(&Opening::Subscribe(opening)).await.unwrap();
     receiver.receive_message::<Welcome>(MAX_FRAME).await.unwrap().expect("a welcome");
@@ -473,7 +477,13 @@ async fn threat_20_a_child_that_does_not_read_holds_nobody_up() {
     assert!(!unread.is_closed(), "it is waited for, aside");
     // It starts to read, and gets what it missed.
     let mut stream = tokio::time::timeout(DEADLINE, unread.accept_uni()).await.expect("its update").unwrap();
-    let pushed = rootcast_replica::receive_update("parent".into(), &mut stream).await.unwrap();
+    let pushed = rootcast_replica::receive_update(
+        "parent".into(),
+        &mut stream,
+        &mut rootcast_replica::Kept::default(),
+    )
+    .await
+    .unwrap();
     assert!(pushed.is_some());
 }
 

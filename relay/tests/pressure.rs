@@ -14,6 +14,7 @@ use network::Following;
 use rootcast::limits::{MAX_FRAME, STREAM_WAIT, STREAM_WINDOW};
 use rootcast::member::Role;
 use rootcast::protocol::{Interest, Opening, Publication, PublishAnswer, Subscribe, Welcome};
+use rootcast::resumption::Beginnings;
 use rootcast_replica::{Rule, Update};
 use rootcast_transport::{CloseReason, Code, Connection, Endpoint};
 use std::time::Instant;
@@ -59,6 +60,7 @@ async fn w_12_a_child_that_takes_nothing_is_let_go_with_a_reason_and_its_sibling
         trust: 1,
         head: (0, 0),
         serves: None,
+        begun: Beginnings::default(),
     };
     sender.send_message(&Opening::Subscribe(subscribe)).await.unwrap();
     soon(receiver.receive_message::<Welcome>(MAX_FRAME)).await.unwrap().expect("a welcome");

@@ -138,6 +138,10 @@ async fn tp_31_when_the_home_relay_dies_its_sibling_brings_the_next_release_and_
     house.placed(Role::Relay, "fra-2", FRA);
     let home = house.run("fra-1", &[&origin]).await;
     let sibling = house.run("fra-2", &[&origin]).await;
+    // Until a relay has found the origin it is cut off, and hosts go on to others.
+    let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
+    until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;
+    until(&observer, &sibling, |sibling| way(sibling) == ["origin", "fra-2"]).await;
     // It is told of the home alone, and learns of the sibling.
     let mut host = host(&house, &at_home_with("fra-1", "fra-2"), &[home.address]);
     publishing.publish("one").await;
@@ -171,6 +175,10 @@ async fn tp_35_a_host_leaves_a_relay_that_is_cut_off_for_one_that_is_not() {
     house.placed(Role::Relay, "fra-2", FRA);
     let home = house.run("fra-1", &[&origin]).await;
     let sibling = house.run("fra-2", &[&origin]).await;
+    // Until a relay has found the origin it is cut off, and hosts go on to others.
+    let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
+    until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;
+    until(&observer, &sibling, |sibling| way(sibling) == ["origin", "fra-2"]).await;
     let addresses = [home.address, sibling.address];
     let mut host = host(&house, &at_home_with("fra-1", "fra-2"), &addresses);
     assert!(meets(&mut host, "fra-1").await.is_empty());
@@ -181,7 +189,6 @@ async fn tp_35_a_host_leaves_a_relay_that_is_cut_off_for_one_that_is_not() {
     meets(&mut host, "fra-2").await;
     publishing.publish("two").await;
     host.until("release 2", |host| has(host, 2)).await;
-    let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
     until(&observer, &home, |home| home.route.is_cut_off()).await;
     house.records().allow(&Denied { role: Role::Relay, name: name("fra-1") }).unwrap();
     until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;

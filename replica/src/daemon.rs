@@ -86,8 +86,11 @@ impl FollowEvent {
             Self::Lost { address, reason } => {
                 json!({ "event": "lost", "address": address, "reason": reason })
             }
+            Self::Fallback { reason } => json!({ "event": "fallback", "over": "https", "reason": reason }),
+            Self::Returned { address } => json!({ "event": "returned", "over": "quic", "address": address }),
             Self::Denials { document } => json!({ "event": "denials", "bytes": document.len() }),
             Self::Trust { version } => json!({ "event": "trust", "version": version }),
+            Self::HeadRefused { reason } => json!({ "event": "head refused", "reason": reason }),
             Self::Failed { reason } => json!({ "event": "refused", "reason": reason }),
         }
     }

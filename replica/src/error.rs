@@ -75,6 +75,14 @@ pub enum ReplicaError {
     /// The parent leaves out bundles that the release's own plan names.
     #[error("the parent withholds bundles of the release")]
     Withheld,
+    /// An answer over HTTPS is not what was asked for: by the parent's fault, or a cache's before it.
+    #[error("the answer for {resource} is not what was asked for: {reason}")]
+    Answer {
+        /// What was asked for.
+        resource: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The parent is reached through us: to follow it would be to follow ourselves.
     #[error("the parent follows this relay")]
     Loop,
@@ -147,6 +155,7 @@ impl ReplicaError {
                 | Self::Unrepaired(_)
                 | Self::Incomplete(_)
                 | Self::Unfit
+                | Self::Answer { .. }
                 | Self::NotAsked(_)
                 | Self::TrustBehind { .. }
         )

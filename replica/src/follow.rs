@@ -1,13 +1,15 @@
 //! Following a parent: subscribe, take in what it pushes, heal, report; and
 //! when it is lost, the next one.
 
+use crate::fallback::{self, Fallback};
 use crate::fill::Filling;
 use crate::parents::{Arrived, Parents};
-use crate::session::{answered, pull, receive_update};
+use crate::session::{Kept, answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
 use bytes::Bytes;
 use rootcast::limits::{ANSWER_WAIT, BEHIND_HEAD_WAIT, MAX_FRAME, MAX_NEWS, MAX_REPAIR_ROUNDS};
 use rootcast::protocol::{Interest, News, Opening, Standing, Subscribe, UpdateRequest, Welcome};
+use rootcast::resumption::Beginnings;
 use rootcast::status::{self, Below, Report};
 use rootcast::topology::{Address, Alternate, Alternates, Child, Patience, Route};
 use rootcast_transport::{Code, Connection, Endpoint, Receiver, Sender};
@@ -32,6 +34,16 @@ pub enum FollowEvent {
         /// Why.
         reason: String,
     },
+    /// QUIC reaches no parent, so HTTPS is used until it does again.
+    Fallback {
+        /// Why.
+        reason: String,
+    },
+    /// QUIC reaches a parent again: it is followed as usual.
+    Returned {
+        /// The parent's address, as configured.
+        address: String,
+    },
     /// A release is held and durable.
     Held {
         /// Its number.
@@ -48,6 +60,11 @@ pub enum FollowEvent {
     Denials {
         /// The signed document.
         document: Bytes,
+    },
+    /// A head is refused; the one in force stays.
+    HeadRefused {
+        /// Why.
+        reason: String,
     },
     /// An update failed; what was held stays.
     Failed {
@@ -101,6 +118,8 @@ pub struct Follow {
     pub report: Reporting,
     /// Takes the streams that a parent opens; a host has nothing to be asked.
     pub questions: Option<Questions>,
+    /// What is done where QUIC reaches nobody; nothing, for a relay.
+    pub fallback: Option<Fallback>,
     /// Told what happens.
     pub events: Arc<dyn Fn(FollowEvent) + Send + Sync>,
 }
@@ -131,16 +150,26 @@ pub async fn follow(mut follow: Follow) {
     look_for_damage(&follow.replica).await;
     let mut parents = Parents::open(&follow).await;
     let mut next = None;
-    let mut before = String::new();
+    let (mut kept, mut before) = (Kept::default(), String::new());
     loop {
         let arrived = match next.take() {
             Some(arrived) => arrived,
-            None => parents.dial(&*follow.events).await,
+            None => match parents.dial(&*follow.events).await {
+                Ok(arrived) => arrived,
+                Err(wait) => {
+                    if fallback::instead(&mut follow, &parents).await {
+                        parents.returned();
+                    } else {
+                        tokio::time::sleep(wait).await;
+                    }
+                    continue;
+                }
+            },
         };
         let (address, connection) = (arrived.address.clone(), arrived.connection.clone());
         let parent = connection.peer().to_string();
         (follow.events)(FollowEvent::Connected { parent, address: address.to_string() });
-        let outcome = session(&mut follow, &mut parents, arrived, &mut before).await;
+        let outcome = session(&mut follow, &mut parents, (&mut kept, &mut before), arrived).await;
         connection.close(Code::LEAVING, "the child leaves");
         // Our own disk is no reason to hurry to anybody.
         let ours = matches!(outcome, Err(ReplicaError::Store(_)));
@@ -191,6 +220,7 @@ async fn subscribe(
     connection: &Connection,
     number: u64,
     interest: Interest,
+    begun: Beginnings,
 ) -> Result<(Control, Welcome), ReplicaError> {
     let standing = follow.replica.standing(&interest);
     let channel = follow.replica.channel().clone();
@@ -199,7 +229,7 @@ async fn subscribe(
     let head = follow.replica.head().map_or((0, 0), |head| head.head().rank());
     let (asked, serves) = (interest.clone(), follow.serves.clone());
     let subscribe =
-        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves };
+        Subscribe { channel, subscription: number, interest: asked, standing, trust, head, serves, begun };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let welcome = receiver.receive_message(MAX_FRAME);
     let welcome: Option<Welcome> = answered(connection.peer().to_string(), ANSWER_WAIT, welcome).await?;
@@ -216,7 +246,8 @@ async fn resubscribe(
 ) -> Result<(), ReplicaError> {
     let interest = filling.begin(&follow.interest.borrow_and_update());
     if interest != control.interest {
-        let (again, welcome) = subscribe(follow, connection, control.number + 1, interest).await?;
+        let (again, welcome) =
+            subscribe(follow, connection, control.number + 1, interest, Beginnings::default()).await?;
         *control = again;
         update_trust(follow, connection, welcome.trust).await?;
         follow.report.changed.mark_changed();
@@ -269,7 +300,7 @@ async fn hear(
         // A head that breaks the rule is an alarm, and no reason to lose what else this parent has.
         Err(error @ (ReplicaError::Head(_) | ReplicaError::Verify(_))) => {
             tracing::error!(%error, parent = %connection.peer(), "ALARM: a head is refused");
-            (follow.events)(FollowEvent::Failed { reason: error.to_string() });
+            (follow.events)(FollowEvent::HeadRefused { reason: error.to_string() });
             Ok(())
         }
         Err(error @ ReplicaError::TrustLapsed { .. }) => {
@@ -281,7 +312,7 @@ async fn hear(
 }
 
 /// Waits until the parent has held less than our head says there is for too long.
-async fn behind(replica: &Replica) {
+pub(crate) async fn behind(replica: &Replica) {
     loop {
         let mut news = (replica.watch_head(), replica.watch_held());
         let head = replica.head().map(|head| head.head().release.rank());
@@ -314,13 +345,13 @@ async fn at(moment: Option<tokio::time::Instant>) {
 async fn session(
     follow: &mut Follow,
     parents: &mut Parents,
+    (kept, before): (&mut Kept, &mut String),
     arrived: Arrived,
-    before: &mut String,
 ) -> Result<Ended, ReplicaError> {
     let connection = &arrived.connection;
     let mut filling = Filling::new(&follow.replica, connection);
     let interest = filling.begin(&follow.interest.borrow_and_update());
-    let (mut control, welcome) = subscribe(follow, connection, 1, interest).await?;
+    let (mut control, welcome) = subscribe(follow, connection, 1, interest, kept.beginnings()).await?;
     let trust = welcome.trust;
     if !parents.welcomed(&arrived, welcome).await? {
         return Ok(Ended::Poor);
@@ -380,7 +411,7 @@ async fn session(
             stream = connection.accept_uni() => {
                 let mut stream = stream?;
                 let peer = connection.peer().to_string();
-                let pushed = receive_update(peer, &mut stream).await?;
+                let pushed = receive_update(peer, &mut stream, kept).await?;
                 if let Some(pushed) = pushed {
                     let bytes = stream.bytes();
                     if pushed.subscription() == control.number {

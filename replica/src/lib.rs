@@ -11,12 +11,15 @@ mod daemon;
 pub mod durable;
 mod error;
 mod evidence;
+mod fallback;
 mod fill;
 mod follow;
 mod heads;
+mod https;
 pub mod joining;
 mod machine;
 mod member;
+mod objects;
 pub mod operations;
 mod outgoing;
 mod parents;
@@ -24,6 +27,7 @@ mod reach;
 mod receive;
 pub mod renewal;
 mod repair;
+mod resources;
 mod session;
 mod snapshot;
 mod trusted;
@@ -31,6 +35,7 @@ mod update;
 
 pub use daemon::{ConfigError, read_config, signalled, told_to_end};
 pub use error::ReplicaError;
+pub use fallback::Fallback;
 pub use follow::{Follow, FollowEvent, Questions, Reporting, Upstream, follow};
 pub use machine::{Machine, System};
 pub use member::{FINGERPRINT_FILE, Member, MemberError, TRUST_FILE};
@@ -39,7 +44,9 @@ use outgoing::Prepared;
 pub use parents::{child_of, known_addresses};
 use reach::Reaches;
 pub use receive::{Received, Rule};
-pub use session::{Pushed, pull, receive_update};
+pub use resources::Offered;
+use resources::Older;
+pub use session::{Kept, Pushed, pull, receive_update};
 use snapshot::Snapshots;
 pub use snapshot::Tending;
 pub use trusted::Trusted;
@@ -168,6 +175,7 @@ pub struct Replica {
     /// The plan that was read last, by its bundle's root.
     plan: Mutex<Option<(NodeId, Arc<Plan>)>>,
     reaches: Reaches,
+    older: Older,
     snapshots: Snapshots,
     repair: Notify,
     withheld: Notify,
@@ -227,6 +235,7 @@ impl Replica {
             prepared: Prepared::default(),
             plan: Mutex::default(),
             reaches: Reaches::default(),
+            older: Older::default(),
             snapshots: Snapshots::default(),
             repair: Notify::new(),
             withheld: Notify::new(),
@@ -340,7 +349,7 @@ impl Replica {
     pub fn rebuild(&self, pushed: Pushed, interest: &Interest) -> Option<Update> {
         let Pushed { message, edits } = pushed;
         let head = match message {
-            UpdateMessage::Whole(head) => head,
+            UpdateMessage::Whole(head) | UpdateMessage::Resumed(head, _) => head,
             UpdateMessage::Compact(head) => {
                 let held = self.held()?;
                 Before::new(&held.bundles, |leaf| interest.covers(&leaf.name)).expand(&head, &edits)?

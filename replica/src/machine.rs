@@ -6,6 +6,7 @@
 
 use crate::ReplicaError;
 use rootcast_store::{DiskStore, Store, StoreError};
+use rootcast_transport::https::{HttpsDialer, HttpsListener};
 use rootcast_transport::{Endpoint, Identity, TransportError};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -43,6 +44,22 @@ pub trait Machine: Send + Sync {
     /// # Errors
     /// As [`Endpoint::dial_only`].
     fn dial_only(&self, identity: &Identity) -> Result<Endpoint, TransportError>;
+
+    /// Opens a TCP socket for HTTPS. Nothing, where the machine has no TCP.
+    ///
+    /// # Errors
+    /// As [`HttpsListener::listen`].
+    fn listen_https(&self, _: &Identity, _: SocketAddr) -> Result<Option<HttpsListener>, TransportError> {
+        Ok(None)
+    }
+
+    /// What dials over TCP. Nothing, where the machine has none.
+    ///
+    /// # Errors
+    /// As [`HttpsDialer::new`].
+    fn dial_https(&self, _: &Identity) -> Result<Option<HttpsDialer>, TransportError> {
+        Ok(None)
+    }
 }
 
 /// The machine that this process runs on.
@@ -67,6 +84,16 @@ impl Machine for System {
     }
     fn dial_only(&self, identity: &Identity) -> Result<Endpoint, TransportError> {
         Endpoint::dial_only(identity)
+    }
+    fn listen_https(
+        &self,
+        identity: &Identity,
+        address: SocketAddr,
+    ) -> Result<Option<HttpsListener>, TransportError> {
+        HttpsListener::listen(identity, address).map(Some)
+    }
+    fn dial_https(&self, identity: &Identity) -> Result<Option<HttpsDialer>, TransportError> {
+        HttpsDialer::new(identity).map(Some)
     }
 }
 

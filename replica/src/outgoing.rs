@@ -82,7 +82,7 @@ impl Prepared {
 }
 
 /// The release to bring a child to, and where its logged edits are.
-struct Target {
+pub(crate) struct Target {
     held: Arc<Held>,
     /// The release that the child stands at, where we still know it.
     before: Option<Arc<Held>>,
@@ -92,8 +92,15 @@ struct Target {
     fresh: Option<BTreeMap<BundleName, Bytes>>,
 }
 
+impl Target {
+    /// A release that is held, whatever a child has.
+    pub(crate) fn of(held: Arc<Held>) -> Self {
+        Self { held, before: None, older: None, fresh: None }
+    }
+}
+
 /// How a bundle's content goes to a child.
-struct Way {
+pub(crate) struct Way {
     base: EditBase,
     before: Vec<(Waypoint, Bytes)>,
     last: Bytes,
@@ -104,12 +111,12 @@ impl Way {
         Self { base, before: Vec::new(), last }
     }
 
-    fn head(&self) -> EditHead {
+    pub(crate) fn head(&self) -> EditHead {
         let before = self.before.iter().map(|(waypoint, _)| *waypoint).collect();
         EditHead { base: self.base, length: self.last.len() as u64, before }
     }
 
-    fn edits(self) -> impl Iterator<Item = Bytes> {
+    pub(crate) fn edits(self) -> impl Iterator<Item = Bytes> {
         self.before.into_iter().map(|(_, edit)| edit).chain([self.last])
     }
 }
@@ -210,7 +217,7 @@ impl Replica {
     }
 
     /// As [`Replica::plan`], where that takes no reading.
-    fn known_plan(&self, held: &Held) -> Option<Result<Option<Arc<Plan>>, ReplicaError>> {
+    pub(crate) fn known_plan(&self, held: &Held) -> Option<Result<Option<Arc<Plan>>, ReplicaError>> {
         let Some(root) = plan_bundle().ok().and_then(|name| held.bundles.root(&name)) else {
             return Some(self.plan(held));
         };
@@ -219,7 +226,10 @@ impl Replica {
     }
 
     /// As [`Replica::plan`], read where reading may take long.
-    async fn read_plan(self: &Arc<Self>, held: &Arc<Held>) -> Result<Option<Arc<Plan>>, ReplicaError> {
+    pub(crate) async fn read_plan(
+        self: &Arc<Self>,
+        held: &Arc<Held>,
+    ) -> Result<Option<Arc<Plan>>, ReplicaError> {
         let (replica, held) = (self.clone(), held.clone());
         self.blocking(move || replica.plan(&held)).await
     }
@@ -353,7 +363,7 @@ impl Replica {
     }
 
     /// How a child that holds `old` of a bundle gets `new`; `None` if it has it.
-    async fn way(
+    pub(crate) async fn way(
         self: &Arc<Self>,
         target: &Target,
         old: Option<&BundleLeaf>,

@@ -4,7 +4,7 @@ use crate::follow::{Follow, FollowEvent, Upstream};
 use crate::session::answered;
 use crate::{Replica, ReplicaError, durable};
 use rootcast::codec;
-use rootcast::limits::{ANSWER_WAIT, MAX_NEWS, SILENCE_WAIT};
+use rootcast::limits::{ANSWER_WAIT, DIALS_IN_VAIN, MAX_NEWS, SILENCE_WAIT};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Opening, Welcome};
 use rootcast::topology::{
@@ -83,6 +83,8 @@ pub(crate) struct Parents {
     upstream: Option<watch::Sender<Upstream>>,
     ways: watch::Sender<Vec<Address>>,
     scout: Option<Scout>,
+    /// When QUIC last reached anybody.
+    reached: Instant,
     /// Datagrams of the parent when they last became more, and when that was.
     heard: (u64, Instant),
     /// When it is next looked at.
@@ -111,6 +113,7 @@ impl Parents {
             upstream: follow.upstream.clone(),
             ways: follow.ways.clone(),
             scout: None,
+            reached: Instant::now(),
             heard: (0, Instant::now()),
             listen_at: Instant::now(),
         };
@@ -139,26 +142,50 @@ impl Parents {
     }
 
     /// A connection to the next parent to try: one that is there already, or else by dialling.
-    pub(crate) async fn dial(&mut self, events: &(dyn Fn(FollowEvent) + Send + Sync)) -> Arrived {
+    ///
+    /// # Errors
+    /// Where it is time for something else than to dial: how long to wait before more are dialled.
+    pub(crate) async fn dial(
+        &mut self,
+        events: &(dyn Fn(FollowEvent) + Send + Sync),
+    ) -> Result<Arrived, Duration> {
         if let Some(arrived) = self.scout.take().and_then(|scout| scout.arrived()) {
-            return arrived;
+            return Ok(arrived);
         }
-        loop {
+        for _ in 0..DIALS_IN_VAIN {
             let address = match self.choice.next_step() {
                 Next::Dial(address) => address,
-                Next::Wait(wait) => {
-                    tokio::time::sleep(wait).await;
-                    continue;
-                }
+                Next::Wait(wait) => return Err(wait),
             };
             match self.endpoint.connect(address.as_str()).await {
-                Ok(connection) => return Arrived { address, connection },
+                Ok(connection) => return Ok(Arrived { address, connection }),
                 Err(error) => {
+                    // A relay that is busy, say, is no reason to look for another way to it.
+                    if error.is_answer() {
+                        self.reached = Instant::now();
+                    }
                     self.choice.lost(self.now(), &address, false);
                     events(FollowEvent::Lost { address: address.to_string(), reason: error.to_string() });
                 }
             }
         }
+        Err(Duration::ZERO)
+    }
+
+    /// QUIC reaches somebody again.
+    pub(crate) fn returned(&mut self) {
+        self.reached = Instant::now();
+        self.choice.restart();
+    }
+
+    /// When QUIC last reached anybody.
+    pub(crate) const fn reached(&self) -> Instant {
+        self.reached
+    }
+
+    /// All that are known, the best first.
+    pub(crate) fn known(&self) -> Vec<Address> {
+        self.choice.known().cloned().collect()
     }
 
     /// Takes a parent's welcome; whether it is followed.
@@ -250,6 +277,7 @@ impl Parents {
 
     /// The parent is lost.
     pub(crate) fn lost(&mut self, address: &Address, ours: bool) {
+        self.reached = Instant::now();
         if self.choice.current() == Some(address) || ours {
             self.choice.lost(self.now(), address, ours);
         }

@@ -15,13 +15,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// All objects of a tree, by half of each hash: another object with the same half is out of reach.
-type Reach = HashSet<[u8; 16]>;
+pub(crate) type Reach = HashSet<[u8; 16]>;
 
 /// The trees that were asked about lately.
 #[derive(Default)]
 pub(crate) struct Reaches(Mutex<VecDeque<(NodeId, Arc<Reach>)>>);
 
-fn half(id: &ObjectId) -> [u8; 16] {
+pub(crate) fn half(id: &ObjectId) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(id.hash().split_at(16).0);
     half
@@ -29,7 +29,7 @@ fn half(id: &ObjectId) -> [u8; 16] {
 
 impl Reaches {
     /// What lies below a root. Blocking: the first time the whole tree is walked.
-    fn of(&self, objects: &dyn ObjectSource, root: NodeId) -> Result<Arc<Reach>, ReplicaError> {
+    pub(crate) fn of(&self, objects: &dyn ObjectSource, root: NodeId) -> Result<Arc<Reach>, ReplicaError> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, reach)) = kept.iter().find(|(of, _)| *of == root) {
             return Ok(reach.clone());
@@ -49,7 +49,7 @@ impl Reaches {
 
 impl Replica {
     /// The root of a bundle in a release, where this reader may have it.
-    fn readable(&self, reader: &Reader, request: &ObjectsRequest) -> Option<NodeId> {
+    fn root_of(&self, reader: &Reader, request: &ObjectsRequest) -> Option<NodeId> {
         let newest = self.held()?;
         let held: Arc<Held> = if newest.accepted().number == request.release {
             newest
@@ -75,7 +75,7 @@ impl Replica {
         // Up to the whole answer is read, unpacked and hashed: no child's siblings wait for that.
         let (found, sizes, mut pieces) = self
             .blocking(move || {
-                let root = replica.readable(&reader, &request);
+                let root = replica.root_of(&reader, &request);
                 let objects: &dyn ObjectSource = &*replica.store;
                 // A tree that is damaged here cannot say what belongs to it; another parent can.
                 let reach = root.and_then(|root| replica.reaches.of(objects, root).ok());

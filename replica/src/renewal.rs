@@ -4,9 +4,12 @@ use crate::Machine;
 use crate::durable::{self, PRIVATE};
 use crate::joining::{JoinFailure, ask, failed, seconds, signed};
 use bytes::Bytes;
+use rootcast::codec::{self, CodecError};
+use rootcast::http::{Target, Url};
 use rootcast::join::{JoinAnswer, Request};
-use rootcast::limits::{RENEWAL_RETRY_FIRST, RENEWAL_RETRY_MAX};
-use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity, Joiner};
+use rootcast::limits::{JOIN_WAIT, MAX_JOIN_ANSWER, RENEWAL_RETRY_FIRST, RENEWAL_RETRY_MAX};
+use rootcast_transport::https::{Ask, Caches, HttpsDialer};
+use rootcast_transport::{Endpoint, IDENTITY_FILE, Identity, Joiner, TransportError};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,12 +104,73 @@ pub async fn ask_parents(
     last
 }
 
+/// As [`ask_parents`], and where QUIC reaches none of them, over HTTPS.
+///
+/// # Errors
+/// As [`ask_parents`].
+pub async fn ask_either_way(
+    endpoint: &Endpoint,
+    dialer: Option<&HttpsDialer>,
+    parents: &[impl AsRef<str>],
+    identity: &Identity,
+    now: SystemTime,
+    request: Bytes,
+) -> Result<JoinAnswer, JoinFailure> {
+    match (ask_parents(endpoint, parents, identity, now, request.clone()).await, dialer) {
+        (Err(error), Some(dialer)) => {
+            tracing::info!(%error, "renewing over HTTPS");
+            ask_over_https(dialer, parents, identity, now, request).await
+        }
+        (answered, _) => answered,
+    }
+}
+
+/// As [`ask_parents`], over HTTPS: where QUIC reaches none of them.
+///
+/// # Errors
+/// As [`ask_parents`].
+pub async fn ask_over_https(
+    dialer: &HttpsDialer,
+    parents: &[impl AsRef<str>],
+    identity: &Identity,
+    now: SystemTime,
+    request: Bytes,
+) -> Result<JoinAnswer, JoinFailure> {
+    let nameless;
+    let dialer = if identity.expires() > now {
+        dialer
+    } else {
+        nameless = HttpsDialer::nameless(identity)?;
+        &nameless
+    };
+    let target = Url { platform: identity.name().platform(), target: Target::Join }.to_string();
+    let ask = Ask { limit: MAX_JOIN_ANSWER, wait: JOIN_WAIT * 2, caches: Caches::Avoided };
+    let mut last = Err(JoinFailure::Unavailable { tried: list(parents) });
+    for address in parents.iter().map(AsRef::as_ref) {
+        let outcome = async {
+            let mut connection = dialer.connect(address).await?;
+            let answer = connection.post(&target, request.clone(), ask).await?;
+            let peer = connection.peer().to_string();
+            let refused = |error: CodecError| TransportError::Peer { peer, fault: error.into() };
+            let Some(answer) = answer else { return Ok(JoinAnswer::Unavailable) };
+            codec::decode(&answer, MAX_JOIN_ANSWER).map_err(refused)
+        };
+        match outcome.await {
+            Ok(issued @ JoinAnswer::Issued(_)) => return Ok(issued),
+            // This parent may be the one that is wrong.
+            Ok(other) => last = Ok(other),
+            Err(error) => last = Err(error.into()),
+        }
+    }
+    last
+}
+
 /// Keeps the certificate of a running member good until the future is dropped; `ask`
-/// is as for [`renew`]. What is renewed is written and used for new connections.
+/// is as for [`renew`]. What is renewed is written, and `adopt` has it used for new connections.
 pub async fn keep_renewed<F>(
     machine: Arc<dyn Machine>,
     directory: PathBuf,
-    endpoint: Endpoint,
+    adopt: impl Fn(&Identity) -> Result<(), TransportError>,
     ask: impl Fn(Identity, Bytes) -> F,
 ) where
     F: Future<Output = Result<JoinAnswer, JoinFailure>>,
@@ -117,7 +181,7 @@ pub async fn keep_renewed<F>(
             machine.sleep_until(due(&*machine, &identity)).await;
         }
         let outcome = renew(&directory, machine.now(), &ask).await;
-        match outcome.and_then(|renewed| Ok(endpoint.adopt(&renewed).map(|()| renewed)?)) {
+        match outcome.and_then(|renewed| Ok(adopt(&renewed).map(|()| renewed)?)) {
             Ok(renewed) => {
                 wait = RENEWAL_RETRY_FIRST;
                 tracing::info!(name = %renewed.name(), "our certificate was renewed");

@@ -1,6 +1,6 @@
 //! Finding what the store lacks, and fetching exactly that.
 
-use crate::session::fetch_objects;
+use crate::objects::Objects;
 use crate::{Replica, ReplicaError};
 use rootcast::id::ObjectId;
 use rootcast::limits::{
@@ -12,7 +12,6 @@ use rootcast::protocol::ObjectsRequest;
 use rootcast::release::BundleLeaf;
 use rootcast::tree::{Tree, TreeError};
 use rootcast_store::{Damage, RecordId, Retained};
-use rootcast_transport::Connection;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -83,7 +82,7 @@ impl Replica {
     ///
     /// # Errors
     /// [`ReplicaError::Unrepaired`] when the parent does not have it either.
-    pub(crate) async fn repair(self: &Arc<Self>, connection: &Connection) -> Result<u64, ReplicaError> {
+    pub(crate) async fn repair(self: &Arc<Self>, mut parent: impl Objects) -> Result<u64, ReplicaError> {
         let mut fetched = 0;
         for _ in 0..MAX_REPAIR_ROUNDS {
             let replica = self.clone();
@@ -93,7 +92,7 @@ impl Replica {
             }
             for (bundle, missing) in &missing {
                 for some in missing.chunks(MAX_OBJECTS_PER_REQUEST) {
-                    fetched += self.fetch(connection, bundle, some).await?;
+                    fetched += self.fetch(&mut parent, bundle, some).await?;
                 }
             }
         }
@@ -107,12 +106,12 @@ impl Replica {
     /// Fetches an object of whichever bundle of the held release has it.
     pub(crate) async fn fetch_any(
         self: &Arc<Self>,
-        connection: &Connection,
+        mut parent: impl Objects,
         object: ObjectId,
     ) -> Result<(), ReplicaError> {
         let held = self.held().ok_or(ReplicaError::Unrepaired(1))?;
         for leaf in held.bundles.leaves().values() {
-            match self.fetch(connection, &leaf.name, &[object]).await {
+            match self.fetch(&mut parent, &leaf.name, &[object]).await {
                 Err(ReplicaError::Unrepaired(_)) => {}
                 outcome => return outcome.map(drop),
             }
@@ -123,7 +122,7 @@ impl Replica {
     /// Fetches these objects of a bundle of the held release and makes them durable.
     pub(crate) async fn fetch(
         self: &Arc<Self>,
-        connection: &Connection,
+        parent: &mut impl Objects,
         bundle: &BundleName,
         objects: &[ObjectId],
     ) -> Result<u64, ReplicaError> {
@@ -133,7 +132,7 @@ impl Replica {
             bundle: bundle.clone(),
             objects: objects.to_vec(),
         };
-        let fetched = fetch_objects(connection, request).await?;
+        let fetched = parent.objects(request).await?;
         if fetched.is_empty() {
             return Err(ReplicaError::Unrepaired(objects.len()));
         }
@@ -150,7 +149,7 @@ impl Replica {
         })
         .await?;
         self.healed.fetch_add(count, Ordering::Relaxed);
-        tracing::info!(channel = %self.channel, objects = count, parent = %connection.peer(), "healed");
+        tracing::info!(channel = %self.channel, objects = count, parent = %parent.name(), "healed");
         Ok(count)
     }
 

@@ -10,7 +10,9 @@ mod support;
 
 use network::*;
 use rootcast::id::ObjectId;
+use rootcast::limits::STREAM_WINDOW;
 use rootcast::protocol::Interest;
+use rootcast::reader::Reader;
 use rootcast_replica::{FollowEvent, Replica};
 use rootcast_store::{DiskStore, Retained, Store};
 use rootcast_transport::{Endpoint, Role};
@@ -287,6 +289,7 @@ async fn threat_13_tuf_malicious_mirrors_a_parent_that_sends_nonsense_is_dropped
         Habit::HugeFrame,
         Habit::Reset,
         Habit::ClosesInTheMiddle,
+        Habit::NotBegun,
     ];
     for habit in habits {
         for count in [0, 3] {
@@ -303,6 +306,28 @@ async fn threat_13_tuf_malicious_mirrors_a_parent_that_sends_nonsense_is_dropped
             assert_eq!(needed(&child.replica), needed(&publisher.replica));
         }
     }
+}
+
+#[tokio::test]
+async fn w_59_after_a_break_another_parent_sends_the_rest_only() {
+    let (authority, publisher) = (Authority::new(), Publisher::new());
+    let big = Numbers::new(5).text(12_000_000);
+    let drafts = [publisher.publish(&[("base", "big.conf", Some(&big))])];
+    let breaks = Parent::start(&authority, publisher.replica.clone(), Habit::ClosesInTheMiddle);
+    // Not the one that it broke off from: any parent that has the same edit will do.
+    let goes_on = Parent::start(&authority, with_first(&drafts, 1), Habit::Good);
+    let endpoint = child_endpoint(&authority);
+    let addresses = [breaks.address, goes_on.address];
+    let child = Following::start(&endpoint, replica(), &addresses, Interest::All);
+    child.until("the release", |child| same(child, &publisher.replica)).await;
+    assert_eq!(needed(&child.replica), needed(&publisher.replica));
+
+    let outgoing =
+        publisher.replica.outgoing(&Reader::Relay, &Interest::All, &nowhere()).await.unwrap().unwrap();
+    let whole: u64 = outgoing.edits.iter().map(|edit| edit.len() as u64).sum();
+    let sent = goes_on.sent();
+    // Half had been written, and no more of that is lost than was on its way.
+    assert!(whole > 4 * STREAM_WINDOW && sent <= whole / 2 + STREAM_WINDOW, "{sent} of {whole}");
 }
 
 #[tokio::test]

@@ -58,6 +58,15 @@ impl Content {
         Ok(())
     }
 
+    /// Adds a file of so many bytes to what all hosts have.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add_large(&mut self, length: usize) -> io::Result<()> {
+        let text = self.random.text(length);
+        self.put("base", "large", Some(text))
+    }
+
     /// Changes some files, at least one, and says what there is then.
     ///
     /// # Errors

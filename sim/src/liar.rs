@@ -86,6 +86,7 @@ pub async fn run(
         interest,
         report: Reporting { changed, say, gap: REPORT_GAP },
         questions: None,
+        fallback: None,
         events: Arc::new(|_| {}),
     });
     let random = Mutex::new(Random::new(u64::from(machine.random())));

@@ -109,14 +109,21 @@ pub struct Outcome {
 /// When it cannot be set up.
 pub fn run(setup: &Setup) -> Result<Outcome, SimError> {
     let wall = std::time::Instant::now();
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    // In which order those wake that wait for one thing, the runtime draws.
-    #[cfg(tokio_unstable)]
-    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&setup.seed.to_be_bytes()));
-    let runtime = builder.enable_time().start_paused(true).build()?;
+    let runtime = runtime(setup.seed)?;
     let outcome = runtime.block_on(run_all(setup))?;
     drop(runtime);
     Ok(Outcome { wall: wall.elapsed(), ..outcome })
+}
+
+/// A clock of its own, that moves when nothing is left to do.
+pub(crate) fn runtime(seed: u64) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // In which order those wake that wait for one thing, the runtime draws.
+    #[cfg(not(tokio_unstable))]
+    let _ = seed;
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
+    builder.enable_time().start_paused(true).build()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -144,7 +151,7 @@ async fn run_all(setup: &Setup) -> Result<Outcome, SimError> {
     let mut world = World::new(setup.seed, setup.size, trace.clone())?;
     plant(&mut world, setup.sabotage);
     let carrying = tokio::spawn(world.network.clone().carry());
-    let (ticks, published) = world.publisher(setup.seed)?;
+    let (ticks, published) = world.publisher(setup.seed, 0)?;
     let mut random = Random::of(setup.seed, "run");
     let end = WARM_UP + setup.time;
     let planned = match setup.every {

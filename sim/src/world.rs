@@ -19,7 +19,7 @@ use rootcast_agent::{AgentConfig, AgentEvent};
 use rootcast_bundler::source::Source;
 use rootcast_bundler::{PUBLISHER_KEY_FILE, PublishConfig, Publisher};
 use rootcast_keys::NoPassphrase;
-use rootcast_relay::{RelayConfig, RelayEvent};
+use rootcast_relay::{HttpCache, HttpsAddress, RelayConfig, RelayEvent};
 use rootcast_replica::operations::LogFormat;
 use rootcast_replica::{FollowEvent, Held, Machine, Trusted};
 use rootcast_store::{DiskStore, Store};
@@ -264,6 +264,9 @@ impl World {
                 let is_origin = node.kind == Kind::Origin;
                 let config = RelayConfig {
                     listen: Network::served_at(index),
+                    // There is no TCP here.
+                    https: HttpsAddress::Off,
+                    http_cache: HttpCache::Private,
                     identity: node.identity.clone(),
                     state: node.home.join("state"),
                     channels: vec![channel()?],
@@ -383,19 +386,23 @@ impl World {
     }
 
     /// Starts the publisher: for each tick it changes the source, and publishes until it has succeeded.
-    /// Returns where to send ticks, and what is told when one is done.
+    /// Returns where to send ticks, and what is told when one is done. `large`: bytes of a file that is there from the first.
     ///
     /// # Errors
     /// When the source or the publisher cannot be opened.
     pub fn publisher(
         &self,
         seed: u64,
+        large: usize,
     ) -> Result<(mpsc::UnboundedSender<()>, watch::Receiver<u64>), SimError> {
         let regions = self.nodes.iter().map(|node| node.place.region).max().unwrap_or(0) + 1;
         let hosts: Vec<String> =
             self.of(Kind::Agent).iter().map(|host| self.name(*host).to_owned()).collect();
         let random = Random::of(seed, "content");
         let mut content = Content::new(&self.directory.path().join("source"), random, regions, &hosts)?;
+        if large > 0 {
+            content.add_large(large)?;
+        }
         let (ticks, mut ticked) = mpsc::unbounded_channel();
         let (done, published) = watch::channel(0);
         let Some(node) = self.nodes.iter().find(|node| node.kind == Kind::Publisher) else {
@@ -484,7 +491,10 @@ fn followed(event: &FollowEvent) -> Option<String> {
         FollowEvent::Lost { address, reason } => format!("lost {address}: {reason}"),
         FollowEvent::Held { number, bytes } => format!("holds release {number}, {bytes} B"),
         FollowEvent::Failed { reason } => format!("refused: {reason}"),
+        FollowEvent::HeadRefused { reason } => format!("refused a head: {reason}"),
         FollowEvent::Trust { version } => format!("trust version {version}"),
+        FollowEvent::Fallback { reason } => format!("falls back: {reason}"),
+        FollowEvent::Returned { address } => format!("returns to QUIC at {address}"),
         FollowEvent::Denials { .. } => return None,
     })
 }

@@ -4,6 +4,8 @@
 
 use rootcast_sim::checks::Rule;
 use rootcast_sim::disk::Planted;
+use rootcast_sim::far::Far;
+use rootcast_sim::network::Link;
 use rootcast_sim::run::{Outcome, Sabotage, Setup, run};
 use rootcast_sim::world::Size;
 use std::collections::BTreeSet;
@@ -101,4 +103,28 @@ fn the_origin_sends_no_more_to_many_hosts_than_to_few() {
     };
     let (few, many) = (bytes(4), bytes(24));
     assert!(many < few * 1.15, "{few} B to the relays of 4 hosts, {many} B to those of 24");
+}
+
+/// 300 ms there and back, and one datagram in twenty lost.
+const FAR: Link = Link { extra: Duration::from_millis(150), loss: 0.05, reordered: 0.02, rate: 1.25e6 };
+
+#[test]
+fn s0_2_a_cut_midway_costs_what_was_in_flight() {
+    let whole = Far { seed: 1, size: 1_000_000, link: FAR, cut: None, idle: Duration::ZERO };
+    let uncut = whole.run().unwrap();
+    // Most of it had arrived. A cut of a minute is longer than a connection lives.
+    let midway = uncut.bytes * 3 / 5;
+    let cut = Far { cut: Some((midway, Duration::from_secs(60))), ..whole }.run().unwrap();
+    assert!(uncut.took.is_some() && cut.took.is_some(), "{uncut:?} {cut:?}");
+    // What was in flight, a second handshake, and what was sent into the void until it was noticed.
+    assert!(cut.bytes < uncut.bytes + 120_000, "{uncut:?} {cut:?}");
+}
+
+#[test]
+fn s1_3_an_idle_hour_fetches_nothing_and_a_release_comes_at_once() {
+    let idle = Duration::from_secs(3600);
+    let host = Far { seed: 1, size: 0, link: Link::GOOD, cut: None, idle }.run().unwrap();
+    // What keeps a connection open: an acknowledgement each 25 s or so.
+    assert!(host.idle_bytes < 20_000, "{host:?}");
+    assert!(host.next.is_some_and(|next| next < Duration::from_secs(1)), "{host:?}");
 }

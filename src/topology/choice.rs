@@ -286,6 +286,12 @@ impl Choice {
         }
     }
 
+    /// Begins anew without a parent, the best first: what kept all from being reached is over.
+    pub fn restart(&mut self) {
+        self.wait = self.patience.retry;
+        self.candidates.iter_mut().for_each(|known| known.tried = false);
+    }
+
     /// Which relay to look at while the parent is followed; `has_spare`: whether a spare
     /// connection is there already.
     pub fn errand(&self, now: Duration, has_spare: bool) -> Option<Errand> {
@@ -353,6 +359,11 @@ impl Choice {
     /// Whether there is anybody to go to but the parent.
     pub fn has_others(&self) -> bool {
         self.current.as_ref().is_some_and(|current| self.others(current).next().is_some())
+    }
+
+    /// The addresses of all that are known, the best first.
+    pub fn known(&self) -> impl Iterator<Item = &Address> {
+        self.candidates.iter().map(|known| &known.address)
     }
 
     /// The parent's address, and its rank for tests and logs.

@@ -321,7 +321,7 @@ impl Endpoint {
     }
 }
 
-fn may_listen(identity: &Identity) -> Result<(), TransportError> {
+pub(crate) fn may_listen(identity: &Identity) -> Result<(), TransportError> {
     match identity.name().role() {
         Role::Relay => Ok(()),
         Role::Agent | Role::Publisher => {
@@ -336,15 +336,9 @@ pub(crate) async fn dial_any(
     address: &str,
     config: impl Fn() -> ClientConfig,
 ) -> Result<quinn::Connection, TransportError> {
-    let resolve = |source| TransportError::Resolve { address: address.into(), source };
-    let found: Vec<SocketAddr> = timeout(HANDSHAKE_WAIT, tokio::net::lookup_host(address))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(resolve)?
-        .take(MAX_ADDRESSES)
-        .collect();
+    let found = resolved(address).await?;
     let end = Instant::now() + HANDSHAKE_WAIT;
-    let mut outcome = Err(resolve(io::ErrorKind::NotFound.into()));
+    let mut outcome = Err(nobody(address));
     for (tried, candidate) in found.iter().enumerate() {
         let left = end.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(found.len() - tried).unwrap_or(1);
@@ -358,6 +352,20 @@ pub(crate) async fn dial_any(
         }
     }
     outcome
+}
+
+/// The addresses of `host:port`, as many as are tried.
+pub(crate) async fn resolved(address: &str) -> Result<Vec<SocketAddr>, TransportError> {
+    let found = timeout(HANDSHAKE_WAIT, tokio::net::lookup_host(address))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let resolve = |source| TransportError::Resolve { address: address.into(), source };
+    Ok(found.map_err(resolve)?.take(MAX_ADDRESSES).collect())
+}
+
+/// A name that has no addresses.
+pub(crate) fn nobody(address: &str) -> TransportError {
+    TransportError::Resolve { address: address.into(), source: io::ErrorKind::NotFound.into() }
 }
 
 async fn shake(

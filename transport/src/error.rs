@@ -57,6 +57,9 @@ pub enum PeerFault {
         /// What was wrong.
         reason: String,
     },
+    /// It leaves out bytes that we never said to have.
+    #[error("it leaves out bytes of an edit that we do not have")]
+    NotBegun,
     /// It announced a frame or body over the limit. None of it was read.
     #[error("it announced {size} bytes, over the limit of {limit}")]
     TooLarge {
@@ -80,6 +83,12 @@ pub enum PeerFault {
         /// How long it had.
         wait: Duration,
     },
+    /// It answered a request over HTTPS with a status that no relay has for it.
+    #[error("it answered with HTTP status {status}")]
+    Status {
+        /// The status.
+        status: u16,
+    },
     /// It allows no more streams and ends none.
     #[error("it allowed no further stream for {wait:?}")]
     NoStreams {
@@ -101,6 +110,8 @@ impl PeerFault {
             Self::WrongProtocol => "wrong_protocol",
             Self::HandshakeTimeout { .. } => "handshake_timeout",
             Self::Quic { .. } => "quic",
+            Self::NotBegun => "not_begun",
+            Self::Status { .. } => "status",
             Self::TooLarge { .. } => "too_large",
             Self::LengthNotShortest => "length_not_shortest",
             Self::Truncated => "truncated",
@@ -184,6 +195,38 @@ pub enum TransportError {
         /// What the system said.
         source: io::Error,
     },
+    /// The TCP socket could not be opened.
+    #[error("TCP {address} could not be opened: {source}")]
+    BindTcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A peer could not be reached over TCP, or was lost in the handshake.
+    #[error("{peer} could not be reached over TCP: {source}")]
+    Tcp {
+        /// Who is, or should be, there.
+        peer: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A connection over HTTPS failed, or its other end broke HTTP.
+    #[error("{peer}: {source}")]
+    Http {
+        /// Who is there.
+        peer: String,
+        /// What went wrong.
+        source: hyper::Error,
+    },
+    /// A peer has no room over HTTPS, or has yet to fetch what it was asked for.
+    #[error("{peer} has not yet what it was asked for, and said to ask again in {wait:?}")]
+    Later {
+        /// Who is there.
+        peer: String,
+        /// When to ask again.
+        wait: Duration,
+    },
     /// A peer's address could not be resolved.
     #[error("`{address}` could not be resolved: {source}; it is host:port")]
     Resolve {
@@ -255,6 +298,27 @@ impl TransportError {
             Self::Peer { fault, .. } => Some(fault),
             _ => None,
         }
+    }
+
+    /// Whether the other end answered at all, if only to refuse us: then packets get through to it.
+    pub const fn is_answer(&self) -> bool {
+        match self {
+            Self::Closed { reason, .. } => !matches!(reason, CloseReason::Silent),
+            Self::Peer { fault, .. } => !matches!(fault, PeerFault::HandshakeTimeout { .. }),
+            _ => false,
+        }
+    }
+
+    /// Judges a failed handshake of TLS over TCP.
+    pub(crate) fn of_tls(peer: String, source: io::Error) -> Self {
+        let fault = match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(reason)) => {
+                PeerFault::Certificate { reason: reason.to_string() }
+            }
+            Some(rustls::Error::NoCertificatesPresented) => PeerFault::NoCertificate,
+            _ => return Self::Tcp { peer, source },
+        };
+        Self::Peer { peer, fault }
     }
 
     /// Judges the end of an established connection.

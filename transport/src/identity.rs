@@ -7,7 +7,7 @@ use crate::pem;
 use bytes::Bytes;
 use rootcast::cose::PublicKey;
 use rootcast::id::{AuthorityHash, PlatformId};
-use rootcast::limits::MAX_DOCUMENT;
+use rootcast::limits::{MAX_CHAIN, MAX_DOCUMENT};
 use rootcast::member::Role;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
@@ -26,9 +26,6 @@ use zeroize::Zeroizing;
 pub const IDENTITY_FILE: &str = "identity.pem";
 /// The file of an identity that holds the authority's certificate.
 pub const AUTHORITY_FILE: &str = "ca.pem";
-
-/// Most certificates in a chain; ours is one, under the authority.
-const MAX_CHAIN: usize = 4;
 
 /// A certificate authority's certificate: what all peers of a platform trust.
 #[derive(Clone, PartialEq, Eq)]
@@ -297,6 +294,23 @@ fn beginning(certificate: &EndEntityCert<'_>) -> Result<SystemTime, webpki::Erro
         Err(other) => Err(other),
         Ok(_) => Err(webpki::Error::InvalidCertValidity),
     }
+}
+
+/// Verifies a chain, leaf first, as the TLS handshake does that of a client.
+pub(crate) fn verify_member_chain(
+    chain: &[CertificateDer<'_>],
+    authority: &AuthorityCertificate,
+    now: SystemTime,
+) -> Result<(), webpki::Error> {
+    let anchors = [webpki::anchor_from_trusted_cert(authority.certificate())?];
+    let (leaf, above) = chain.split_first().ok_or(webpki::Error::UnknownIssuer)?;
+    let provider = rustls::crypto::ring::default_provider();
+    let algorithms = provider.signature_verification_algorithms.all;
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (now, usage) = (UnixTime::since_unix_epoch(now), KeyUsage::client_auth());
+    EndEntityCert::try_from(leaf)?
+        .verify_for_usage(algorithms, &anchors, above, now, usage, None, None)
+        .map(drop)
 }
 
 /// The last moment at which a whole chain is valid.

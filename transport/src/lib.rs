@@ -15,6 +15,7 @@ mod close;
 mod connection;
 mod endpoint;
 mod error;
+pub mod https;
 mod identity;
 mod joining;
 mod key;

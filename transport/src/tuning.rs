@@ -118,11 +118,17 @@ pub(crate) fn resuming(tls: &rustls::ClientConfig) -> Result<ClientConfig, Trans
 
 /// How one dials who is not a member (yet): the relay proves itself, we do not.
 pub(crate) fn joining_config(authority: &AuthorityCertificate) -> Result<ClientConfig, TransportError> {
-    let tls = rustls::ClientConfig::builder_with_provider(provider())
+    joining(nameless_tls(authority)?)
+}
+
+/// TLS of one that shows no certificate to a relay that proves itself.
+pub(crate) fn nameless_tls(authority: &AuthorityCertificate) -> Result<rustls::ClientConfig, TransportError> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| Ok(builder.with_root_certificates(roots(authority)?).with_no_client_auth()))
         .map_err(|source| TransportError::Tls { source })?;
-    joining(tls)
+    tls.resumption = Resumption::disabled();
+    Ok(tls)
 }
 
 /// How one dials who cannot know yet whom to believe: neither end proves itself.

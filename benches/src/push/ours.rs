@@ -9,7 +9,8 @@ use rootcast::limits::MAX_FRAME;
 use rootcast::path::ChannelName;
 use rootcast::plan::{base_bundle, plan_bundle};
 use rootcast::protocol::{Interest, News, Opening, Standing, Subscribe, Welcome};
-use rootcast_replica::receive_update;
+use rootcast::resumption::Beginnings;
+use rootcast_replica::{Kept, receive_update};
 use rootcast_transport::{Endpoint, Identity, Role};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -93,8 +94,17 @@ async fn child(
     let bundles = [base_bundle(), plan_bundle()].into_iter().collect::<Result<Vec<_>, _>>();
     let interest = Interest::Named(bundles.map_err(|error| BenchError::Nothing(error.to_string()))?);
     let standing = Standing { release: None, whole: Vec::new() };
-    let subscribe =
-        Subscribe { channel, subscription: 1, interest, standing, trust: 1, head: (0, 0), serves: None };
+    let begun = Beginnings::default();
+    let subscribe = Subscribe {
+        channel,
+        subscription: 1,
+        interest,
+        standing,
+        trust: 1,
+        head: (0, 0),
+        serves: None,
+        begun,
+    };
     sender.send_message(&Opening::Subscribe(subscribe)).await?;
     let _welcome: Option<Welcome> = receiver.receive_message(MAX_FRAME).await?;
     let news = async {
@@ -105,7 +115,8 @@ async fn child(
         let mut connected = Some(connected);
         loop {
             let mut stream = connection.accept_uni().await?;
-            let update = receive_update(connection.peer().to_string(), &mut stream).await?;
+            let update =
+                receive_update(connection.peer().to_string(), &mut stream, &mut Kept::default()).await?;
             if update.is_some() {
                 heard.one(usize::try_from(stream.bytes()).unwrap_or(0));
                 connected.take().map(|connected| connected.send(()));

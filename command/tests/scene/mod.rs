@@ -64,7 +64,12 @@ impl Daemon {
 
     /// Waits for an event of this name.
     pub fn wait_for(&self, name: &str) -> Value {
-        let end = Instant::now() + DEADLINE;
+        self.wait_within(name, DEADLINE)
+    }
+
+    /// As [`Daemon::wait_for`], for what takes its time.
+    pub fn wait_within(&self, name: &str, wait: Duration) -> Value {
+        let end = Instant::now() + wait;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let event = self.events.recv_timeout(left).unwrap_or_else(|_| panic!("no event `{name}` came"));
@@ -195,17 +200,23 @@ impl Scene {
 
     /// Starts a relay, and gives it with its address. State in `state-NAME`.
     pub fn relay(&self, name: &str, parents: &[&str]) -> (Daemon, String) {
-        let (daemon, ready) = self.relay_ready(name, parents);
-        let address = ready["address"].as_str().unwrap().to_owned();
+        let (daemon, address, _) = self.relay_with(name, parents, "");
         (daemon, address)
     }
 
-    /// As [`Scene::relay`], with all that it says when it serves.
-    pub fn relay_ready(&self, name: &str, parents: &[&str]) -> (Daemon, Value) {
+    /// As [`Scene::relay`], with more settings; also gives the address of its HTTPS.
+    pub fn relay_with(&self, name: &str, parents: &[&str], more: &str) -> (Daemon, String, Option<String>) {
+        let (daemon, ready) = self.relay_ready(name, parents, more);
+        let text = |field: &str| ready[field].as_str().map(str::to_owned);
+        (daemon, text("address").unwrap(), text("https"))
+    }
+
+    /// As [`Scene::relay_with`], with all that it says when it serves.
+    pub fn relay_ready(&self, name: &str, parents: &[&str], more: &str) -> (Daemon, Value) {
         let keys = if parents.is_empty() { "keys = 'platform/origin/keys'\n" } else { "" };
         let text = format!(
             "listen = '127.0.0.1:0'\nidentity = '{}'\nstate = 'state-{name}'\n\
-             channels = ['prod']\nparents = {parents:?}\n{keys}",
+             channels = ['prod']\nparents = {parents:?}\n{keys}{more}",
             self.relay_identity(name)
         );
         let daemon = self.daemon("relay", &format!("{name}.toml"), &text);

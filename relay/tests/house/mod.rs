@@ -12,7 +12,7 @@ use rootcast::trust::VerifiedTrust;
 use rootcast_relay::authority::Authority;
 use rootcast_relay::issuing::Issuing;
 use rootcast_relay::membership::{Invitation, Membership, ONLINE_KEY_FILE, Records, enrol};
-use rootcast_relay::{RelayConfig, RelayError, RelayEvent, run};
+use rootcast_relay::{HttpsAddress, RelayConfig, RelayError, RelayEvent, run};
 use rootcast_replica::joining::{JoinFailure, Joined, Joining, join};
 use rootcast_replica::{FINGERPRINT_FILE, TRUST_FILE, Trusted, durable};
 use rootcast_transport::{Identity, OwnKey, PeerName};
@@ -144,6 +144,8 @@ impl House {
         set: impl FnOnce(&mut RelayConfig),
     ) -> Running {
         let mut config = RelayConfig {
+            https: HttpsAddress::At((Ipv4Addr::LOCALHOST, 0).into()),
+            http_cache: Default::default(),
             listen,
             identity: self.path(name),
             state: self.path(name).join("state"),
@@ -179,8 +181,8 @@ impl House {
             }
         });
         let ready = tokio::time::timeout(DEADLINE, events.recv()).await.expect("ready").unwrap();
-        let RelayEvent::Ready { address, .. } = ready else { panic!("{ready:?}") };
-        Running { address, task }
+        let RelayEvent::Ready { address, https, .. } = ready else { panic!("{ready:?}") };
+        Running { address, https, task }
     }
 
     /// The origin, certified and running.
@@ -213,10 +215,16 @@ impl House {
 
 pub struct Running {
     pub address: SocketAddr,
+    https: Option<SocketAddr>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
+    /// Where it serves HTTPS.
+    pub fn https(&self) -> SocketAddr {
+        self.https.expect("HTTPS")
+    }
+
     /// Ends it, and waits until nothing of it runs any more.
     pub async fn end(mut self) {
         self.task.abort();
@@ -225,7 +233,7 @@ impl Running {
 
     /// A parent that nobody is.
     pub fn nowhere() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 9).into(), task: tokio::spawn(async {}) }
+        Self { address: (Ipv4Addr::LOCALHOST, 9).into(), https: None, task: tokio::spawn(async {}) }
     }
 }
 

@@ -14,7 +14,7 @@ pub use notify::Notifier;
 pub use reload::{HangUps, Settings};
 pub use vitals::Vitals;
 
-use rootcast_transport::{Endpoint, Identity, PeerName};
+use rootcast_transport::{Identity, PeerName, TransportError};
 use std::path::PathBuf;
 use tokio::sync::watch;
 
@@ -24,14 +24,14 @@ pub async fn reread_identity<C>(
     mut settings: watch::Receiver<C>,
     directory: PathBuf,
     own: PeerName,
-    endpoint: Endpoint,
+    adopt: impl Fn(&Identity) -> Result<(), TransportError>,
 ) {
     while settings.changed().await.is_ok() {
         match Identity::load(&directory) {
             Ok(identity) if *identity.name() != own => {
                 tracing::error!(found = %identity.name(), %own, "the identity is another member's, and was not taken");
             }
-            Ok(identity) => match endpoint.adopt(&identity) {
+            Ok(identity) => match adopt(&identity) {
                 Ok(()) => tracing::info!(name = %identity.name(), "the identity was read again"),
                 Err(error) => tracing::error!(%error, "the identity was not taken; the old one stays in use"),
             },

@@ -14,7 +14,7 @@ use rootcast::protocol::{Interest, ObjectsAnswer, Opening, Subscribe, UpdateAnsw
 use rootcast::reader::Reader;
 use rootcast::status;
 use rootcast::topology::{self, Address, Alternates, Condition, Patience, Place, Route};
-use rootcast_replica::{Follow, FollowEvent, Outgoing, Replica, ReplicaError, Reporting, follow};
+use rootcast_replica::{Fallback, Follow, FollowEvent, Outgoing, Replica, ReplicaError, Reporting, follow};
 use rootcast_transport::{
     AuthorityCertificate, Code, Connection, Endpoint, Identity, PeerName, RELAY_SERVER_NAME, Receiver, Role,
     Sender, authority_uri, frame_of,
@@ -100,6 +100,8 @@ pub enum Habit {
     HugeFrame,
     Reset,
     ClosesInTheMiddle,
+    /// Leaves out of each edit what the child never had.
+    NotBegun,
     WrongBundles,
     /// Pushes, and leaves pulls unanswered.
     NoPulls,
@@ -119,6 +121,8 @@ pub struct Parent {
 pub struct Counts {
     /// Objects that children asked for.
     pub objects: AtomicU64,
+    /// Bytes of the update that was sent last.
+    pub sent: AtomicU64,
     /// Update streams begun.
     pub pushes: watch::Sender<u64>,
     /// Pulls asked for.
@@ -155,6 +159,11 @@ impl Parent {
             }
         });
         Self { address: endpoint.local_addr().unwrap(), replica, endpoint, habit, served, counts }
+    }
+
+    /// Bytes of the update that was sent last.
+    pub fn sent(&self) -> u64 {
+        self.counts.sent.load(Ordering::SeqCst)
     }
 
     pub fn objects_asked(&self) -> u64 {
@@ -282,7 +291,7 @@ impl Child {
     }
 
     async fn push(&self, connection: &Connection, subscribe: Subscribe) -> Result<(), ReplicaError> {
-        let Subscribe { mut interest, mut standing, subscription, .. } = subscribe;
+        let Subscribe { mut interest, mut standing, subscription, mut begun, .. } = subscribe;
         if self.habit == Habit::WrongBundles {
             interest = named(&["base", "plan", "role/web"]);
         }
@@ -298,7 +307,9 @@ impl Child {
                     Habit::Good | Habit::BadObjects | Habit::WrongBundles | Habit::NoPulls
                 ) || (matches!(self.habit, Habit::Flips { .. }) && count > 1)
                 {
-                    outgoing.push(subscription, &mut stream).await?;
+                    let begun = core::mem::take(&mut begun);
+                    let sent = outgoing.push_rest(&self.replica, subscription, begun, &mut stream).await?;
+                    self.counts.sent.store(sent, Ordering::SeqCst);
                 } else {
                     self.spoil(connection, &outgoing, subscription, &mut stream).await?;
                 }
@@ -343,12 +354,13 @@ impl Child {
             (Some(compact), Habit::Flips { .. }) => {
                 UpdateMessage::Compact(rootcast::compact::CompactHead { subscription, ..compact.clone() })
             }
+            (_, Habit::NotBegun) => UpdateMessage::Resumed(head, vec![Some(0); edits.len()]),
             _ => UpdateMessage::Whole(head),
         };
         let whole = joined(frame_of(&message)?, &edits);
         match self.habit {
             Habit::GarbageFrame => stream.send_frame(&Numbers::new(1).text(500)).await?,
-            Habit::UnknownKind => stream.send_message(&(2u8, 1u8)).await?,
+            Habit::UnknownKind => stream.send_message(&(3u8, 1u8)).await?,
             // Four GiB, in the length's own encoding.
             Habit::HugeFrame => stream.send_bytes(Bytes::from_static(&[0xc0, 0, 0, 1, 0, 0, 0, 0])).await?,
             Habit::Reset => {
@@ -413,17 +425,42 @@ impl Following {
         parents: &[SocketAddr],
         interest: Interest,
     ) -> Self {
-        let child = topology::Child {
-            name: MemberName::new("child").unwrap(),
-            place: Place::default(),
-            is_relay: false,
-        };
-        Self::start_as(endpoint, child, Patience::STANDARD, replica, parents, interest)
+        let (child, patience) = (Self::child(), Patience::STANDARD);
+        Self::start_whole(endpoint, None, child, patience, replica, parents, interest)
+    }
+
+    fn child() -> topology::Child {
+        let name = MemberName::new("child").unwrap();
+        topology::Child { name, place: Place::default(), is_relay: false }
+    }
+
+    /// As [`Following::start`], with something to fall back to.
+    pub fn start_with(
+        endpoint: &Endpoint,
+        fallback: Option<Fallback>,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
+        let (child, patience) = (Self::child(), Patience::STANDARD);
+        Self::start_whole(endpoint, fallback, child, patience, replica, parents, interest)
     }
 
     /// As [`Following::start`], as this child with this patience.
     pub fn start_as(
         endpoint: &Endpoint,
+        child: topology::Child,
+        patience: Patience,
+        replica: Arc<Replica>,
+        parents: &[SocketAddr],
+        interest: Interest,
+    ) -> Self {
+        Self::start_whole(endpoint, None, child, patience, replica, parents, interest)
+    }
+
+    fn start_whole(
+        endpoint: &Endpoint,
+        fallback: Option<Fallback>,
         child: topology::Child,
         patience: Patience,
         replica: Arc<Replica>,
@@ -438,6 +475,7 @@ impl Following {
         let (changed, said) = (watch::Sender::new(()), report.subscribe());
         let task = tokio::spawn(follow(Follow {
             endpoint: endpoint.clone(),
+            fallback,
             child,
             parents: parents.iter().map(|address| Address::new(address.to_string()).unwrap()).collect(),
             patience,
@@ -484,6 +522,17 @@ impl Following {
             }
         };
         tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("waiting for {what}"))
+    }
+
+    /// Waits until a good head is held.
+    pub async fn head_is_fresh(&self) {
+        let mut head = self.replica.watch_head();
+        let wait = async {
+            while !matches!(self.replica.freshness(), rootcast::head::Freshness::Fresh { .. }) {
+                head.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("a good head");
     }
 
     /// Stops, and waits until nothing of it runs any more.

@@ -60,6 +60,7 @@ async fn threat_19_handshakes_have_a_cap_and_their_room_comes_back() {
     })
     .await;
     assert!(matches!(refused, TransportError::Closed { reason: CloseReason::TurnedAway, .. }), "{refused}");
+    assert!(refused.is_answer(), "one that is busy is no reason for another way (HT-30)");
     assert_eq!(house.relay.handshakes().refused, 1);
     drop(slow);
     let (up, down) = call(&child, &house.relay).await;
@@ -123,6 +124,7 @@ async fn a_silent_address_does_not_hold_the_caller_for_ever() {
     let wait = Duration::from_millis(100);
     let error = soon(house.child().dial(silent.local_addr().unwrap(), wait)).await.unwrap_err();
     assert_eq!(error.fault(), Some(&PeerFault::HandshakeTimeout { wait }));
+    assert!(!error.is_answer(), "so another way may be tried (HT-30)");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod handshake;
+mod https;
 mod identity;
 mod joining;
 mod resumption;
