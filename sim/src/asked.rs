@@ -33,25 +33,35 @@ pub async fn status(machine: &SimMachine, identity: &Path) -> Result<ChannelStat
     channel.ok_or_else(|| failed("the origin has no status".into()))
 }
 
+/// Whether a member is as it should be. One that lost its head, and whose floor is above its parent's, is stale
+/// until heads travel again (specs/documents.md, D-33).
+fn is_good((release, state): (u64, HostState), newest: u64) -> bool {
+    release == newest && matches!(state, HostState::Active | HostState::Stale)
+}
+
 /// What is wrong with a status, where all relays are there and all hosts show this release.
 pub fn wrong(status: &ChannelStatus, relays: usize, hosts: usize, newest: u64) -> Option<String> {
     let online = status.relays.iter().filter(|row| row.condition.state != HostState::Offline);
     let (there, good) = online.fold((0, 0), |(there, good), row| {
-        let is_good = (row.condition.release, row.condition.state) == (newest, HostState::Active);
-        (there + 1, good + usize::from(is_good))
+        let good_too = is_good((row.condition.release, row.condition.state), newest);
+        (there + 1, good + usize::from(good_too))
     });
     let counts = status.relays.iter().flat_map(|row| &row.serving.counts).chain(&status.rest);
     // A host that restarted and came to another relay may be offline at the one before (docs/decisions/0014-status.md).
     let (mut all, mut current) = (0, 0);
     for count in counts.filter(|count| count.state != HostState::Offline) {
         all += count.hosts;
-        current += if (count.release, count.state) == (newest, HostState::Active) { count.hosts } else { 0 };
+        current += if is_good((count.release, count.state), newest) { count.hosts } else { 0 };
     }
     let (relays, hosts) = (relays + 1, hosts as u64);
     let is_right = (there, good, all, current) == (relays, relays, hosts, hosts);
+    let bad = status.relays.iter().filter(|row| row.condition.state != HostState::Active);
+    let bad: Vec<String> = bad
+        .map(|row| format!("{} {} {}", row.name, row.condition.state.as_str(), row.condition.reason))
+        .collect();
     (!is_right).then(|| {
         format!(
-            "the origin counts {there} relays, {good} of them good, and {all} hosts, {current} of them at release \
+            "{bad:?}: the origin counts {there} relays, {good} of them good, and {all} hosts, {current} of them at release \
              {newest}; there are {relays} and {hosts}"
         )
     })

@@ -84,7 +84,7 @@ fn a_host_that_stays_cut_off_is_found() {
 #[test]
 fn hosts_that_do_not_come_home_are_found() {
     let calm = Setup { every: None, sabotage: Some(Sabotage::StaysDown), ..SMALL };
-    assert_eq!(broken(&run(&calm).unwrap()), BTreeSet::from([Rule::Home, Rule::Prompt]));
+    assert_eq!(broken(&run(&calm).unwrap()), BTreeSet::from([Rule::Home, Rule::Status, Rule::Prompt]));
 }
 
 #[test]
