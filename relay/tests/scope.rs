@@ -15,6 +15,7 @@ use rootcast::limits::MAX_FRAME;
 use rootcast::member::Role;
 use rootcast::protocol::{Interest, ObjectsAnswer, ObjectsRequest, Opening, Publication, PublishAnswer};
 use rootcast::status::StatusAnswer;
+use rootcast::topology::Condition;
 use rootcast_replica::{Replica, Rule, Update};
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Connection, Endpoint, Identity};
@@ -95,6 +96,22 @@ impl Publishing {
     }
 }
 
+/// A relay that has found its parent: until then it is cut off, and hosts that know of others go on to those.
+async fn below(house: &House, observer: &Identity, name: &str, parent: &Running) -> Running {
+    let relay = house.run(name, &[parent]).await;
+    let asking = Asking::at(observer, &relay).await;
+    let found = async {
+        loop {
+            let condition: Condition = ask(&asking.connection, &Opening::Condition(channel())).await;
+            if !condition.route.is_cut_off() {
+                break;
+            }
+        }
+    };
+    soon(found).await;
+    relay
+}
+
 /// A host of a datacenter that follows a relay.
 fn host(house: &House, name: &str, datacenter: &str, at: std::net::SocketAddr) -> Following {
     let label = format!("datacenter={datacenter}");
@@ -115,6 +132,7 @@ fn names(replica: &Replica) -> Vec<String> {
 async fn s1_2_a_change_for_one_datacenter_moves_no_content_to_another() {
     let house = House::new();
     let origin = house.origin().await;
+    let observer = house.member(Role::Publisher, "observer");
     let publishing = Publishing::at(&house, &origin).await;
     let publisher = &publishing.publisher;
     let mut random = Numbers::new(8);
@@ -127,7 +145,7 @@ async fn s1_2_a_change_for_one_datacenter_moves_no_content_to_another() {
     publishing.publish(files).await;
     house.member(Role::Relay, "a");
     house.member(Role::Relay, "b");
-    let (a, b) = (house.run("a", &[&origin]).await, house.run("b", &[&origin]).await);
+    let (a, b) = (below(&house, &observer, "a", &origin).await, below(&house, &observer, "b", &origin).await);
     let looking = house.member(Role::Relay, "looking");
     let (at_a, at_b) = (Asking::at(&looking, &a).await, Asking::at(&looking, &b).await);
     let (in_a, in_b) = (host(&house, "web-a", "a", a.address), host(&house, "web-b", "b", b.address));
@@ -160,6 +178,7 @@ async fn s1_2_a_change_for_one_datacenter_moves_no_content_to_another() {
 async fn w_54_a_new_subscription_is_filled_at_the_current_release_and_let_go_when_nobody_wants_it() {
     let house = House::new();
     let origin = house.origin().await;
+    let observer = house.member(Role::Publisher, "observer");
     let publishing = Publishing::at(&house, &origin).await;
     let publisher = &publishing.publisher;
     let text = Numbers::new(9).text(100_000);
@@ -173,7 +192,7 @@ async fn w_54_a_new_subscription_is_filled_at_the_current_release_and_let_go_whe
     for name in ["region", "b"] {
         house.member(Role::Relay, name);
     }
-    let region = house.run("region", &[&origin]).await;
+    let region = below(&house, &observer, "region", &origin).await;
     let relay = house.run_with("b", &[&region], |config| config.keep_seconds = 1).await;
     let looking = house.member(Role::Relay, "looking");
     let (at_region, at_relay) = (Asking::at(&looking, &region).await, Asking::at(&looking, &relay).await);
@@ -210,6 +229,7 @@ async fn w_54_a_new_subscription_is_filled_at_the_current_release_and_let_go_whe
 async fn w_51_a_restart_sheds_and_fetches_nothing_and_s1_13_a_mirror_keeps_all() {
     let house = House::new();
     let origin = house.origin().await;
+    let observer = house.member(Role::Publisher, "observer");
     let publishing = Publishing::at(&house, &origin).await;
     let publisher = &publishing.publisher;
     let files: Edits<'_> = &[
@@ -229,12 +249,14 @@ async fn w_51_a_restart_sheds_and_fetches_nothing_and_s1_13_a_mirror_keeps_all()
         at_mirror.until_has(publisher, name, true).await;
     }
     // Below the mirror, and of one datacenter.
-    let relay = house.run("a", &[&mirror]).await;
+    let relay = below(&house, &observer, "a", &mirror).await;
     let child = host(&house, "web-a", "a", relay.address);
     child.until("release 1", |host| has(host, 1)).await;
+    // The child may have it before it is on the relay's disk (invariant 6).
+    Asking::at(&looking, &relay).await.until_has(publisher, "datacenter/a", true).await;
     child.stop().await;
     relay.end().await;
-    let relay = house.run("a", &[&mirror]).await;
+    let relay = below(&house, &observer, "a", &mirror).await;
     let at_relay = Asking::at(&looking, &relay).await;
     publishing.publish(&[("datacenter/a", "a", Some(b"b\n"))]).await;
     at_relay.until_has(publisher, "datacenter/a", true).await;
@@ -270,12 +292,13 @@ async fn s1_5_a_child_whose_bundle_is_on_its_way_waits_whole_and_its_siblings_do
 async fn s2_5_a_store_deleted_under_a_running_relay_is_put_back_and_one_deleted_before_a_start_is_refilled() {
     let house = House::new();
     let origin = house.origin().await;
+    let observer = house.member(Role::Publisher, "observer");
     let publishing = Publishing::at(&house, &origin).await;
     let publisher = &publishing.publisher;
     let text = Numbers::new(3).text(200_000);
     publishing.publish(&[("base", "a", Some(&text)), ("datacenter/a", "a", Some(b"a\n"))]).await;
     house.member(Role::Relay, "a");
-    let relay = house.run("a", &[&origin]).await;
+    let relay = below(&house, &observer, "a", &origin).await;
     let child = host(&house, "web-a", "a", relay.address);
     child.until("release 1", |host| has(host, 1)).await;
     let looking = house.member(Role::Relay, "looking");
@@ -304,7 +327,7 @@ async fn s2_5_a_store_deleted_under_a_running_relay_is_put_back_and_one_deleted_
     // Before a start: from its parent, as far as a child asks for it.
     relay.end().await;
     std::fs::remove_dir_all(&store).unwrap();
-    let relay = house.run("a", &[&origin]).await;
+    let relay = below(&house, &observer, "a", &origin).await;
     let new = host(&house, "web-a3", "a", relay.address);
     new.until("release 2", |host| has(host, 2)).await;
     Asking::at(&looking, &relay).await.until_has(publisher, "datacenter/a", true).await;
