@@ -19,8 +19,8 @@ use tokio::time::Instant;
 /// noticed after 30 s, a parent that does not answer is left after 10 s, rounds wait up to 15 s.
 pub const CONVERGES: Duration = Duration::from_secs(180);
 /// Within this time after that every host and relay is home: what is better is looked at after up to 240 s,
-/// and must be reachable for 20 s, doubled for each time that it was lost within minutes.
-pub const HOME: Duration = Duration::from_secs(1800);
+/// and must be reachable for 20 s, doubled for each time that it was lost within minutes, up to an hour.
+pub const HOME: Duration = Duration::from_secs(4500);
 /// Within this time after that the origin counts all as they are: a report for each level takes a fraction of a
 /// second, and a child that is gone is noticed after 30 s.
 pub const COUNTED: Duration = Duration::from_secs(60);
