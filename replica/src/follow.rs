@@ -417,6 +417,10 @@ async fn session(
                     if pushed.subscription() == control.number {
                         let update = replica.rebuild_anywhere(pushed, &control.interest).await?;
                         take_in(follow, connection, &control.interest, update, bytes).await?;
+                        // A relay may have all that it asks for: a parent that leaves some of it out is left.
+                        if replica.keep_log && !replica.lacking(&control.interest).is_empty() {
+                            return Err(ReplicaError::Withheld);
+                        }
                         parents.supplied();
                     }
                 }

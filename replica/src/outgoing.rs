@@ -139,8 +139,13 @@ impl Replica {
             // Nothing that they could not verify by the trust in force.
             Reader::Relay | Reader::Host(_) => self.granted(),
         };
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fresh = fresh.filter(|fresh| fresh.held.judged_by == self.trust.version());
+        // What came at first may be a part where what is held is whole by now, and the other way round.
+        let is_part = |held: &Held| !held.bundles.is_complete();
+        let fresh_is_part = fresh.as_ref().is_some_and(|fresh| is_part(&fresh.held));
         let plan = match &newest {
-            Some(newest) if matches!(reader, Reader::Host(_)) || !newest.bundles.is_complete() => {
+            Some(newest) if matches!(reader, Reader::Host(_)) || is_part(newest) || fresh_is_part => {
                 match self.known_plan(newest) {
                     Some(plan) => plan?,
                     None => Box::pin(self.read_plan(newest)).await?,
@@ -150,7 +155,7 @@ impl Replica {
         };
         let plan = plan.as_deref();
         let interest = reader.narrow(plan, asked);
-        let target = self.target(newest.clone(), plan, &interest, standing, reader);
+        let target = self.target((newest.clone(), fresh), plan, &interest, standing, reader);
         let looked_at = target.as_ref().map(|target| &target.held).or(newest.as_ref());
         let lacks = looked_at.and_then(|held| lacking(&held.bundles, plan, &interest).into_iter().next());
         if let Some(bundle) = lacks {
@@ -260,15 +265,13 @@ impl Replica {
 
     fn target(
         &self,
-        newest: Option<Arc<Held>>,
+        (newest, fresh): (Option<Arc<Held>>, Option<Arc<Fresh>>),
         plan: Option<&Plan>,
         interest: &Interest,
         standing: &Standing,
         reader: &Reader,
     ) -> Option<Target> {
         let child_has: BTreeSet<&BundleName> = standing.whole.iter().collect();
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let fresh = fresh.filter(|fresh| fresh.held.judged_by == self.trust.version());
         // With another plan there are other bundles, and a host may read others: until that plan can be
         // read only one who may read all is served, by a parent that has all.
         let plan_of = |held: &Held| plan_bundle().ok().and_then(|name| held.bundles.root(&name));

@@ -522,6 +522,26 @@ async fn outgoing_serves_children_at_every_standing() {
 }
 
 #[tokio::test]
+async fn w_55_a_release_that_came_as_a_part_is_served_as_what_is_held_of_it() {
+    let publisher = Publisher::new();
+    let drafts = history(&publisher);
+    let (one, two) = (with_first(&drafts, 4), with_first(&drafts, 5));
+    let (part, all) = (named(&["base", "plan"]), Interest::All);
+    let relay = replica();
+    relay.receive(&update_of(&one, &part, &nowhere()).await.unwrap(), &part, Rule::Follow).unwrap();
+    // As a part, from edits of the log alone, and then what was fetched beside it.
+    relay
+        .receive(&update_of(&two, &part, &relay.standing(&part)).await.unwrap(), &part, Rule::Follow)
+        .unwrap();
+    let rest = update_of(&two, &all, &relay.standing(&all)).await.unwrap();
+    relay.receive(&rest, &all, Rule::Follow).unwrap();
+    assert!(relay.held().unwrap().bundles.is_complete());
+    let child = with_first(&drafts, 4);
+    let outgoing = relay.outgoing(&Reader::Relay, &all, &child.standing(&all)).await.unwrap().unwrap();
+    assert_eq!(outgoing.standing.whole, two.standing(&all).whole);
+}
+
+#[tokio::test]
 async fn each_release_wakes_children_once() {
     let publisher = Publisher::new();
     let drafts = history(&publisher);
