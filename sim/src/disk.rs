@@ -6,7 +6,7 @@ use crate::checks::Checks;
 use crate::random::Random;
 use bytes::Bytes;
 use rootcast::acceptance::Floors;
-use rootcast::id::ObjectId;
+use rootcast::id::{ObjectId, ReleaseHash};
 use rootcast::object::{ObjectSink, ObjectSource, ReadError, WriteError};
 use rootcast::path::BundleName;
 use rootcast_store::{Batch, Collected, Damage, DiskStore, Retained, Stats, Store, StoreError};
@@ -26,6 +26,8 @@ pub enum Planted {
     ForgetsFloors,
     /// What is read is not compared with its id.
     ReadsUnverified,
+    /// A release is accepted that nobody published.
+    TakesForks,
 }
 
 /// A crash that waits for a commit.
@@ -284,8 +286,14 @@ impl Batch for FaultyBatch<'_> {
         self.inner.put_release(number, record)
     }
 
-    fn commit(self: Box<Self>, floors: Floors) -> Result<(), StoreError> {
+    fn commit(self: Box<Self>, mut floors: Floors) -> Result<(), StoreError> {
         let (store, disk) = (self.store, &self.store.disk);
+        if disk.faults().planted == Some(Planted::TakesForks)
+            && let Some(release) = &mut floors.release
+        {
+            // The same number, and another release.
+            release.hash = ReleaseHash::of(release.hash.as_bytes());
+        }
         let crashes = disk.faults().crash == Crash::AtNextCommit;
         let io = |source| StoreError::Io {
             path: store.directory.clone(),

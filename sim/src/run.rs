@@ -51,6 +51,10 @@ pub enum Sabotage {
     BypassesRelays,
     /// Relays of datacenters that stay down.
     StaysDown,
+    /// Hosts go back to the release before.
+    GoesBack,
+    /// A host's disk rots when it is too late to mend it.
+    Rots,
 }
 
 /// What is run.
@@ -180,7 +184,7 @@ async fn run_all(setup: &Setup) -> Result<Outcome, SimError> {
     if run.world.checks.violations().is_empty() {
         run.calm().await;
     }
-    run.finish().await;
+    run.finish(setup.sabotage == Some(Sabotage::Rots)).await?;
     carrying.abort();
     let Run { world, mut prompt, .. } = run;
     prompt.sort();
@@ -214,12 +218,13 @@ fn plant(world: &mut World, sabotage: Option<Sabotage>) {
             }
         }
         Some(Sabotage::ShowsUnverified) => world.spoils = true,
+        Some(Sabotage::GoesBack) => world.goes_back = true,
         Some(Sabotage::WaitsForSlowest) => world.network.plant_waiting_for_slowest(),
         Some(Sabotage::BypassesRelays) => {
             let (hosts, relays) = (world.of(Kind::Agent), world.of(Kind::Relay));
             world.network.plant_wall(Instant::now() + PASSED_BY, &hosts, &relays);
         }
-        Some(Sabotage::NeverHealed | Sabotage::StaysDown) | None => {}
+        Some(Sabotage::NeverHealed | Sabotage::StaysDown | Sabotage::Rots) | None => {}
     }
 }
 
@@ -411,13 +416,19 @@ impl Run {
     }
 
     /// Ends all processes, and looks at what they leave.
-    async fn finish(&mut self) {
+    async fn finish(&mut self, rots: bool) -> Result<(), SimError> {
         for node in 0..self.world.nodes.len() {
             self.world.kill(node);
         }
         tokio::time::sleep(LOOK).await;
+        for host in self.world.of(Kind::Agent).into_iter().filter(|_| rots) {
+            if let (Some(node), Some(path)) = (self.world.nodes.get(host), self.world.store(host)) {
+                node.machine.disk.flip_bits(&path)?;
+            }
+        }
         self.world.check_stores();
         self.check_origin();
+        Ok(())
     }
 
     /// What the origin sent is bounded by its direct children's sessions, and by what was published to each.

@@ -95,6 +95,8 @@ pub struct World {
     pub crashed: Arc<Notify>,
     /// Planted: hosts show what nobody verified.
     pub spoils: bool,
+    /// Planted: hosts go back to releases before.
+    pub goes_back: bool,
     keys: PathBuf,
     directory: TempDir,
 }
@@ -196,7 +198,7 @@ impl World {
             nodes.push(Node { name, kind, place, is_local, parents, machine, identity, home, stop: None });
         }
         let keys = platform.keys();
-        Ok(Self { network, checks, trace, nodes, crashed, spoils: false, keys, directory })
+        Ok(Self { network, checks, trace, nodes, crashed, spoils: false, goes_back: false, keys, directory })
     }
 
     /// Indices of the nodes of a kind.
@@ -307,6 +309,7 @@ impl World {
                     log: LogFormat::default(),
                     log_level: "off".into(),
                 };
+                let goes_back = self.goes_back;
                 let spoiled = self.spoils.then(|| node.home.join("live/current/always"));
                 node.machine.tasks.spawn(async move {
                     while !*stopped.borrow() {
@@ -317,6 +320,7 @@ impl World {
                             trace.clone(),
                             checks.clone(),
                             spoiled.clone(),
+                            goes_back,
                         );
                         let shutdown = until(stopped.clone());
                         let outcome =
@@ -534,6 +538,7 @@ fn agent_events(
     trace: Arc<Trace>,
     checks: Arc<Checks>,
     spoiled: Option<PathBuf>,
+    goes_back: bool,
 ) -> Arc<dyn Fn(AgentEvent) + Send + Sync> {
     Arc::new(move |event| match event {
         AgentEvent::Follow(event) => {
@@ -546,6 +551,9 @@ fn agent_events(
                 let _ = std::fs::write(path, "planted");
             }
             checks.shows(node, number);
+            if goes_back && number > 1 {
+                checks.shows(node, number - 1);
+            }
         }
         AgentEvent::Ready { .. } => {}
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),

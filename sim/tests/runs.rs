@@ -70,6 +70,23 @@ fn a_host_that_shows_what_was_not_verified_is_found() {
 }
 
 #[test]
+fn a_store_that_takes_what_nobody_published_is_found() {
+    assert!(sabotaged(Sabotage::Store(Planted::TakesForks)).contains(&Rule::Held));
+}
+
+#[test]
+fn a_host_that_goes_back_is_found() {
+    let calm = Setup { every: None, sabotage: Some(Sabotage::GoesBack), ..SMALL };
+    assert!(broken(&run(&calm).unwrap()).contains(&Rule::Order));
+}
+
+#[test]
+fn a_store_that_is_damaged_in_the_end_is_found() {
+    let calm = Setup { every: None, sabotage: Some(Sabotage::Rots), ..SMALL };
+    assert_eq!(broken(&run(&calm).unwrap()), BTreeSet::from([Rule::Whole]));
+}
+
+#[test]
 fn a_parent_that_waits_for_its_slowest_child_is_found() {
     let calm = Setup { every: None, sabotage: Some(Sabotage::WaitsForSlowest), ..SMALL };
     let found = (1..4).map(|seed| broken(&run(&Setup { seed, ..calm }).unwrap()));
