@@ -206,14 +206,8 @@ impl Checks {
         let leads =
             |relay: &usize| self.is_well(*relay) && parent_of(relay).is_some_and(|parent| is_way(&parent));
         let is_step = before.is_some_and(|before| !is_way(&before) && !homes.contains(&before));
-        // One whose own relay was in trouble may find its sibling later than the origin (specs/topology.md
-        // has it look at one after the other); seeds 474, 553 and 622 do.
-        let is_flight = before.is_some_and(|before| before != self.origin && !self.is_well(before));
-        let is_excused = is_flight
-            || is_step
-            || !above.iter().all(leads)
-            || !self.is_well(self.origin)
-            || !self.is_well(node);
+        let is_excused =
+            is_step || !above.iter().all(leads) || !self.is_well(self.origin) || !self.is_well(node);
         if let Some(home) = homes.iter().find(|home| leads(home)).filter(|_| !is_excused) {
             self.violated(
                 Rule::Origin,
