@@ -6,13 +6,14 @@ use proptest::prelude::*;
 use rootcast::acceptance::Accepted;
 use rootcast::codec;
 use rootcast::id::ReleaseHash;
-use rootcast::limits::{FLAP_WINDOW, HOME_STABLE, MAX_ALTERNATES, MAX_ROUTE, PROBE_MAX};
+use rootcast::limits::{FLAP_WINDOW, HOME_STABLE, MAX_ALTERNATES, MAX_CANDIDATES, MAX_ROUTE, PROBE_MAX};
 use rootcast::member::Labels;
 use rootcast::path::MemberName;
 use rootcast::topology::{
     Address, Alternate, Alternates, Child, Choice, Condition, Distance, Hold, Next, Patience, Place, Route,
     Seen, Verdict, Worth, rank,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn name(text: &str) -> MemberName {
@@ -404,6 +405,54 @@ fn tp_5_without_places_the_operators_order_is_the_order() {
     choice.learn(&Alternates::ranked(&host("web-1", "region=eu"), &world.relays));
     let seen = world.live(&mut choice, seconds(600));
     assert_eq!(names(&seen), ["first", "second", "first"]);
+}
+
+/// The addresses that are dialled until it is time to wait.
+fn dialled(choice: &mut Choice) -> Vec<Address> {
+    let next = || match choice.next_step() {
+        Next::Dial(address) => Some(address),
+        Next::Wait(_) => None,
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn tp_12_no_list_takes_away_what_a_child_knows_until_it_cannot_be_reached() {
+    let mut choice = at_home();
+    // A parent in trouble, or one that lies, names one relay, and another one next.
+    for told in ["elsewhere", "nowhere"] {
+        choice.learn(&Alternates::ranked(&host("web-1", ""), &[alternate(told, "")]));
+    }
+    let known = |choice: &Choice| choice.known().cloned().collect::<BTreeSet<_>>();
+    let all = ["fra-1", "fra-2", "eu-1", "origin", "nowhere", "elsewhere"];
+    assert_eq!(known(&choice), all.map(address).into());
+    // Dialled in vain: what the newest list has, and what is configured, is tried again.
+    for dialled in dialled(&mut choice) {
+        choice.lost(seconds(1), &dialled, false);
+    }
+    assert_eq!(known(&choice), ["fra-1", "nowhere"].map(address).into());
+}
+
+#[test]
+fn tp_12_the_newest_list_finds_room() {
+    let mut choice = at_home();
+    for number in 0..10 * MAX_CANDIDATES {
+        let told = format!("relay-{number}");
+        choice.learn(&Alternates::ranked(&host("web-1", ""), &[alternate(&told, "")]));
+        assert!(choice.known().any(|known| *known == address(&told)), "{told}");
+        assert!(choice.known().count() <= MAX_CANDIDATES);
+    }
+    // Those near stayed, those far away made room.
+    assert!(["fra-1", "fra-2"].iter().all(|near| choice.known().any(|known| *known == address(near))));
+}
+
+#[test]
+fn tp_12_a_relay_that_moved_is_known_where_it_is_now() {
+    let mut choice = at_home();
+    let moved = Alternate { address: address("new-fra-2"), ..alternate("fra-2", "datacenter=fra&region=eu") };
+    choice.learn(&Alternates::ranked(&host("web-1", ""), &[moved]));
+    let known: BTreeSet<Address> = choice.known().cloned().collect();
+    assert_eq!(known, ["fra-1", "new-fra-2", "eu-1", "origin"].map(address).into());
 }
 
 #[test]

@@ -93,6 +93,8 @@ struct Candidate {
     place: Place,
     /// Its place among the configured addresses; none where a parent told of it.
     configured: Option<usize>,
+    /// Whether the newest list has it.
+    told: bool,
     /// The least that was measured.
     round_trip: Option<Duration>,
     /// What it was worth when it was last seen.
@@ -150,17 +152,29 @@ impl Choice {
         choice
     }
 
-    /// Takes a list that a parent gave, or that was kept. Those of the list before
-    /// are forgotten, apart from the parent that is followed (TP-12).
+    /// Takes a list that a parent gave, or that was kept. Those of the lists before stay until
+    /// they cannot be reached, have moved, or their room is needed: a parent in trouble, or one
+    /// that lies, takes no relay away that a child knows (TP-12).
     pub fn learn(&mut self, alternates: &Alternates) {
+        for known in &mut self.candidates {
+            known.told = alternates.iter().any(|told| told.address == known.address);
+        }
         let current = self.current.as_ref().map(|current| current.address.clone());
+        let moved = |known: &Candidate| alternates.iter().any(|told| Some(&told.name) == known.name.as_ref());
         self.candidates.retain(|known| {
-            known.configured.is_some()
-                || Some(&known.address) == current.as_ref()
-                || known.tried
-                || alternates.iter().any(|told| told.address == known.address)
+            let stays = known.configured.is_some() || known.told || known.tried;
+            stays || Some(&known.address) == current.as_ref() || !moved(known)
         });
         alternates.iter().for_each(|told| self.remember(told));
+    }
+
+    /// Forgets a relay that could not be reached, if nobody names it any more.
+    fn forget(&mut self, address: &Address) {
+        let current = self.current.as_ref().map(|current| &current.address);
+        self.candidates.retain(|known| {
+            let is_named = known.told || known.configured.is_some();
+            known.address != *address || is_named || Some(&known.address) == current
+        });
     }
 
     /// Takes one relay besides those that are known.
@@ -283,6 +297,8 @@ impl Choice {
         }
         if ours {
             self.candidates.iter_mut().for_each(|known| known.tried = true);
+        } else if lasted.is_zero() {
+            self.forget(address);
         }
     }
 
@@ -341,6 +357,9 @@ impl Choice {
         if let Some(known) = self.candidate(address) {
             (known.probe_at, known.probe_gap) = (at, (gap * 2).min(most));
         }
+        if worth.is_none() {
+            self.forget(address);
+        }
         let (Some(current), Some(worth)) = (&self.current, worth) else { return false };
         let known = self.candidates.iter().find(|known| known.address == *address);
         match current.worth {
@@ -390,7 +409,9 @@ impl Choice {
     }
 
     fn add(&mut self, address: Address, configured: Option<usize>) {
-        if self.candidates.len() >= MAX_CANDIDATES || self.candidate(&address).is_some() {
+        if self.candidate(&address).is_some()
+            || (self.candidates.len() >= MAX_CANDIDATES && !self.make_room())
+        {
             return;
         }
         self.candidates.push(Candidate {
@@ -398,6 +419,7 @@ impl Choice {
             name: None,
             place: Place::default(),
             configured,
+            told: configured.is_none(),
             round_trip: None,
             worth: Worth::Good,
             tried: false,
@@ -407,6 +429,15 @@ impl Choice {
             rank: None,
         });
         self.order();
+    }
+
+    /// Forgets the farthest relay that nobody names any more. Whether there was one.
+    fn make_room(&mut self) -> bool {
+        let current = self.current.as_ref().map(|current| &current.address);
+        let is_old =
+            |known: &Candidate| !known.told && known.configured.is_none() && Some(&known.address) != current;
+        let farthest = self.candidates.iter().rposition(is_old);
+        farthest.map(|farthest| self.candidates.remove(farthest)).is_some()
     }
 
     /// Notes what a certificate and a connection have shown.
