@@ -572,7 +572,9 @@ const _: () = {
     assert!(MAX_HOSTS_ANSWER as u64 * 6 * KIB <= MAX_STATUS_ANSWER && MAX_STATUS_ANSWER <= MAX_FRAME);
     assert!(MAX_RELAY_ROWS as u64 * 4 * KIB + MAX_WORST as u64 * 6 * KIB <= MAX_STATUS_ANSWER);
     // The rules travel as one blob, and each value takes a byte of a document at least.
-    assert!((MAX_VIEW_PATTERNS * (MAX_PATTERN + 8) + MAX_MERGE_KEYS * 2 * (MAX_MERGE_KEY + 8)) as u64 <= MAX_BLOB);
+    assert!(
+        (MAX_VIEW_PATTERNS * (MAX_PATTERN + 8) + MAX_MERGE_KEYS * 2 * (MAX_MERGE_KEY + 8)) as u64 <= MAX_BLOB
+    );
     assert!(MAX_DOCUMENT_VALUES as u64 <= MAX_DERIVED);
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };
