@@ -56,6 +56,9 @@ pub enum Fault {
         /// Its value in both.
         value: String,
     },
+    /// A file of another format.
+    #[error("cannot be merged: only files whose names end in .yaml, .yml, .json or .toml are")]
+    NoFormat,
     /// The merged document has no text that means the same.
     #[error("the merged document cannot be written so that it means the same")]
     Unwritable,

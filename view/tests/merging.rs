@@ -1,5 +1,7 @@
 //! What merging promises, for each format.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // tests
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use rootcast_view::{Fault, Format, Keys, merge, read};
