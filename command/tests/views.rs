@@ -127,9 +127,9 @@ fn f_75_diff_shows_what_publishing_would_change() {
     source.write("base/app.toml", "# the service\nport = 80 # plain\n[log]\nlevel = 'debug'\n");
     source.commit("second");
     let changed = diff(3, &[]);
-    assert_eq!(changed[0]["hosts"], json!(["web-1"]), "{changed:?}");
+    let web_1 = changed.iter().find(|line| line["hosts"] == json!(["web-1"])).unwrap();
     let lines = " # the service\n port = 8080 # plain\n [log]\n-level = 'info'\n+level = 'debug'";
-    assert_eq!(changed[0]["diff"], format!("@@ -1,4 +1,4 @@\n{lines}"));
+    assert_eq!(web_1["diff"], format!("@@ -1,4 +1,4 @@\n{lines}"));
     source.write("base/both", "x\n");
     source.commit("third");
     let both = diff(3, &[]);
