@@ -5,6 +5,7 @@ use rootcast::path::ChannelName;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
 use rootcast_replica::{ConfigError, keep_keys, read_config};
+use rootcast_view::{Facts, check_facts};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,9 @@ pub struct AgentConfig {
     /// The channel that this host follows.
     #[serde(default = "default_channel")]
     pub channel: String,
+    /// What templates may name as `facts.NAME`: text, whole numbers, true and false.
+    #[serde(default)]
+    pub facts: Facts,
     /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
@@ -59,6 +63,7 @@ impl AgentConfig {
         for relay in &config.relays {
             Address::new(relay.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
         }
+        check_facts(&config.facts).map_err(|error| ConfigError::wrong(path, error))?;
         level(&config.log_level)
             .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
@@ -99,7 +104,7 @@ impl Settings for AgentConfig {
 
     fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
         let mut differ = Vec::new();
-        keep_keys!(self, old, differ: identity, state, live, secrets, channel, log);
+        keep_keys!(self, old, differ: identity, state, live, secrets, channel, facts, log);
         differ
     }
 

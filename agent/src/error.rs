@@ -10,6 +10,7 @@ use rootcast_replica::operations::RuntimeError;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
+use rootcast_view::{FileError, ViewError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ pub enum AgentError {
     /// The layers do not resolve.
     #[error("the layers do not resolve: {0}")]
     View(#[from] TreeError),
+    /// A file of the view cannot be merged or rendered; `current` is what it was.
+    #[error("a file of the view cannot be made: {0}")]
+    File(#[from] Box<FileError>),
     /// The plan cannot be read.
     #[error("the plan of the release cannot be read: {0}")]
     Plan(#[from] CodecError),
@@ -82,6 +86,15 @@ pub enum AgentError {
     /// Blocking work was cut off by the end of the process.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<ViewError> for AgentError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Tree(error) => Self::View(error),
+            ViewError::File(error) => Self::File(error),
+        }
+    }
 }
 
 impl AgentError {

@@ -18,6 +18,7 @@ use rootcast_replica::{
 };
 use rootcast_transport::https::HttpsDialer;
 use rootcast_transport::{Code, Endpoint, Identity, TransportError};
+use rootcast_view::Variables;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -130,7 +131,8 @@ pub(crate) async fn run_reloading(
     let interest = watch::Sender::new(Interest::named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
-    let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
+    let variables = Variables { host: name.clone(), labels, facts: config.facts.clone() };
+    let activation = Activation::new(replica.clone(), variables, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;
