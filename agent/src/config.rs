@@ -4,7 +4,7 @@ use crate::AgentError;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
-use rootcast_replica::{ConfigError, read_config};
+use rootcast_replica::{ConfigError, keep_keys, read_config};
 use rootcast_view::{Facts, check_facts};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -104,16 +104,12 @@ impl Settings for AgentConfig {
 
     fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
         let mut differ = Vec::new();
-        macro_rules! fixed {
-            ($($key:ident),+) => {$(
-                if self.$key != old.$key {
-                    self.$key.clone_from(&old.$key);
-                    differ.push(stringify!($key));
-                }
-            )+};
-        }
-        fixed!(identity, state, live, secrets, channel, facts, log);
+        keep_keys!(self, old, differ: identity, state, live, secrets, channel, facts, log);
         differ
+    }
+
+    fn log_format(&self) -> LogFormat {
+        self.log
     }
 
     fn log_level(&self) -> &str {

@@ -6,6 +6,7 @@ use crate::slots::SlotError;
 use rootcast::codec::CodecError;
 use rootcast::path::{BundleName, PathError};
 use rootcast::tree::TreeError;
+use rootcast_replica::operations::RuntimeError;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
@@ -77,11 +78,8 @@ pub enum AgentError {
     #[error("bundles of this host have not come yet: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
     Awaiting(Vec<BundleName>),
     /// The process could not be set up.
-    #[error("the runtime could not be set up: {source}")]
-    Runtime {
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// Bundles that were asked for, that the plan names and that the parent leaves out.
     #[error("the parent withholds bundles of this host: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
     Withheld(Vec<BundleName>),

@@ -305,6 +305,7 @@ impl World {
                     secrets: Some(node.home.join("secrets")),
                     relays: Self::addresses(&node.parents),
                     channel: "main".into(),
+                    facts: Default::default(),
                     operations: None,
                     log: LogFormat::default(),
                     log_level: "off".into(),
