@@ -1,6 +1,7 @@
 //! What is refused before anything is signed, because files are wrong or hosts could not use them.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests of what does I/O
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // tests
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // tests do I/O
 
 mod common;
 
