@@ -5,6 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "this test reads and writes the committed corpus")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
+#[path = "seeds/views.rs"]
+mod views;
+
 use ed25519_dalek::{Signer, SigningKey};
 use rootcast::acceptance::{Accepted, Floors};
 use rootcast::codec;
@@ -20,7 +23,6 @@ use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecr
 use rootcast::layers::LayerPattern;
 use rootcast::member::Role;
 use rootcast::path::{BundleName, MemberName};
-use rootcast::pattern::Pattern;
 use rootcast::plan::Plan;
 use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
@@ -33,7 +35,6 @@ use rootcast::status::{
 use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptParents, Place, Route};
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
-use rootcast::view_rules::{MergeRule, ViewRules};
 use rootcast_age::DecryptionKey;
 use rootcast_fuzz::golden::{GOLDEN, channel, directory, index, record, vector};
 use rootcast_fuzz::objects::secret_key;
@@ -178,28 +179,7 @@ fn objects(seeds: &mut Seeds) {
     };
     seeds.add("plan", "one", one.encode());
     seeds.add("plan", "many", many.encode());
-    let pattern = |text: &str| Pattern::new(text).unwrap();
-    let keys = [("servers".to_owned(), "name".to_owned())].into();
-    let merge = MergeRule { files: vec![pattern("**/*.{yaml,yml}"), pattern("a/[b-d]?.toml")], keys };
-    let rules = ViewRules { merges: vec![merge], templates: vec![pattern("t/**")] };
-    seeds.add("view-rules", "none", ViewRules::default().encode());
-    seeds.add("view-rules", "some", rules.encode());
-    seeds.add(
-        "view-document",
-        "json",
-        b"\x00{\"l\": [{\"n\": 1}], \"a\": null}\0{\"l\": [{\"n\": 1, \"$delete\": true}]}",
-    );
-    seeds.add(
-        "view-document",
-        "toml",
-        b"\x01# c\na = 1\n[[l]]\nn = 1\n[t.u]\nx = {y = 1}\n\0l = [{n = 1, z = 2}]\nt.u.x.q = 3\n",
-    );
-    seeds.add("view-document", "yaml", b"\x02a: &a {x: 1}\nb:\n  <<: *a\n  y: |\n    t\nl:\n- n: 1\n\0l: [{n: 2}]\na: {x: {$delete: true}}\n");
-    seeds.add(
-        "view-template",
-        "all",
-        b"{% if host == 'x' %}a{% endif %}{% for i in range(3) %}{{ i ~ host|upper }}{% endfor %}\n",
-    );
+    views::add(seeds);
 }
 
 fn http(seeds: &mut Seeds, accepted: Accepted) {
