@@ -18,16 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub type Roots = BTreeMap<BundleName, NodeId>;
 
 impl Rootcast {
-    /// The layers of a host among these bundles, from the lowest to the highest.
-    pub fn layers_of(&self, host: &Variables, bundles: &Roots) -> (Vec<BundleName>, Vec<NodeId>) {
+    /// The plan of a release with these bundles.
+    fn plan_of(&self, bundles: &Roots) -> Plan {
         let layers = match &self.layers {
             Some(layers) => layers.clone(),
             None => LayerPattern::parse(BASE_BUNDLE).into_iter().collect(),
         };
-        let plan = Plan { layers, bundles: bundles.keys().cloned().collect() };
-        let names = plan.view(&host.labels);
-        let roots = names.iter().filter_map(|name| bundles.get(name).copied()).collect();
-        (names, roots)
+        Plan { layers, bundles: bundles.keys().cloned().collect() }
     }
 
     /// Where the file of a bundle is in the source.
@@ -36,6 +33,25 @@ impl Rootcast {
             Some(_) => format!("{bundle}/{path}"),
             None => path.to_string(),
         }
+    }
+}
+
+/// A release's bundles and its plan.
+struct Release<'a> {
+    roots: &'a Roots,
+    plan: Plan,
+}
+
+impl<'a> Release<'a> {
+    fn of(settings: &Rootcast, roots: &'a Roots) -> Self {
+        Self { roots, plan: settings.plan_of(roots) }
+    }
+
+    /// The layers of a host, from the lowest to the highest.
+    fn layers_of(&self, host: &Variables) -> (Vec<BundleName>, Vec<NodeId>) {
+        let names = self.plan.view(&host.labels);
+        let roots = names.iter().filter_map(|name| self.roots.get(name).copied()).collect();
+        (names, roots)
     }
 }
 
@@ -51,10 +67,11 @@ pub(crate) fn try_hosts(
     // What is made of the same versions without a host's names is made once.
     let mut merged = BTreeSet::new();
     let mut resolved: BTreeMap<Vec<NodeId>, Vec<ConfigPath>> = BTreeMap::new();
+    let (before, after) = (before.map(|roots| Release::of(settings, roots)), Release::of(settings, after));
     for host in &settings.hosts {
-        let (names, roots) = settings.layers_of(host, after);
+        let (names, roots) = after.layers_of(host);
         let views = open(objects, (&names, &roots), settings, host)?;
-        let paths = match before {
+        let paths = match &before {
             Some(before) => differing(settings, objects, (before, &views), host)?,
             None => match resolved.get(&roots) {
                 Some(paths) => Ok(paths.clone()),
@@ -107,10 +124,10 @@ fn open<'v>(
 fn differing(
     settings: &Rootcast,
     objects: &dyn ObjectSource,
-    (before, after): (&Roots, &Views<'_>),
+    (before, after): (&Release<'_>, &Views<'_>),
     host: &Variables,
 ) -> Result<Result<Vec<ConfigPath>, TreeError>, CompileError> {
-    let (names, roots) = settings.layers_of(host, before);
+    let (names, roots) = before.layers_of(host);
     let before = open(objects, (&names, &roots), settings, host)?;
     let differing = before.layers().differing(after.layers()).map_err(failed)?;
     let changes: Result<rootcast::tree::Changes, TreeError> =

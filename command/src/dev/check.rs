@@ -11,6 +11,7 @@ use rootcast::path::{BundleName, ConfigPath, LinkTarget};
 use rootcast::tree::{self, Changes as TreeChanges, empty_root};
 use rootcast_bundler::config::Rootcast;
 use rootcast_bundler::source::{Changes, FileKind, Source, SourceFile};
+use rootcast_view::{Variables, Version, derive};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -57,6 +58,28 @@ fn root(view: BTreeMap<ConfigPath, Entry>) -> Result<NodeId, Failure> {
     Ok(root)
 }
 
+/// What layers have at a path, by their rank: a file's content, or what stands for itself.
+type Versions = BTreeMap<usize, (BundleName, Option<Bytes>)>;
+
+/// What a host makes of a file. The hosts of a development platform declare no facts.
+fn made(
+    settings: &Rootcast,
+    path: &ConfigPath,
+    versions: &Versions,
+    labels: &Labels,
+) -> Result<Bytes, Failure> {
+    let mut files = Vec::new();
+    for (bundle, content) in versions.values().cloned() {
+        match content {
+            Some(content) => files.push(Version { bundle, content }),
+            None => files.clear(),
+        }
+    }
+    let host = labels.get("host").cloned().unwrap_or_default();
+    let variables = Variables { host, labels: labels.clone(), ..Variables::default() };
+    derive(&settings.views, path, &files, &variables).map(|made| made.content).map_err(failed)
+}
+
 /// The root of what a host with these labels should have of a source.
 pub(super) fn expected(source: &Source, labels: &Labels) -> Result<NodeId, Failure> {
     let settings = Rootcast::read(source).map_err(failed)?;
@@ -65,6 +88,7 @@ pub(super) fn expected(source: &Source, labels: &Labels) -> Result<NodeId, Failu
         bundles.filter_map(|(at, layer)| layer.bundle_for(labels).map(|bundle| (bundle, at))).collect()
     });
     let mut view: BTreeMap<ConfigPath, (usize, Entry)> = BTreeMap::new();
+    let mut versions: BTreeMap<ConfigPath, Versions> = BTreeMap::new();
     for file in listing(source)? {
         let Some((bundle, path)) = settings.place(&file.path) else { continue };
         let rank = match &rank {
@@ -74,10 +98,21 @@ pub(super) fn expected(source: &Source, labels: &Labels) -> Result<NodeId, Failu
                 None => continue,
             },
         };
+        let is_secret = settings.secrets.recipients(&file.path).is_some();
+        if settings.views.derives(&path) {
+            let is_file = !is_secret && file.kind != FileKind::Symlink;
+            let content = is_file.then(|| source.read(&file)).transpose()?.map(Bytes::from);
+            versions.entry(path.clone()).or_default().insert(rank, (bundle, content));
+        }
         if view.get(&path).is_none_or(|(below, _)| *below <= rank) {
-            let is_secret = settings.secrets.recipients(&file.path).is_some();
             let entry = if is_secret { SECRET } else { entry(source, &file, &path)? };
             view.insert(path, (rank, entry));
+        }
+    }
+    for (path, (_, entry)) in &mut view {
+        if let (Entry::File { content, .. }, Some(versions)) = (entry, versions.get(path)) {
+            let made = made(&settings, path, versions, labels)?;
+            *content = chunking::store(made, &mut Discard).map_err(failed)?;
         }
     }
     // The hosts of a development platform have keys of their own, which no settings name.
