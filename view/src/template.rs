@@ -11,6 +11,7 @@ use rootcast::limits::{MAX_DERIVED, MAX_FACT, MAX_FACTS, TEMPLATE_FUEL, TEMPLATE
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::LazyLock;
 
 /// What a host's own configuration says of it, for templates.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -82,7 +83,7 @@ impl Variables {
 }
 
 /// The language, and nothing that reaches out of the template or makes steps without end.
-fn environment() -> Environment<'static> {
+static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -101,7 +102,7 @@ fn environment() -> Environment<'static> {
         environment.remove_global(name);
     }
     environment
-}
+});
 
 /// Takes output up to the bound.
 struct Output(Vec<u8>);
@@ -126,8 +127,7 @@ impl io::Write for Output {
 /// Where it is none, names what is not defined, or takes more steps, levels or bytes than it may.
 pub fn render(bytes: &[u8], layer: usize, variables: &Variables) -> Result<Bytes, Flaw> {
     let text = text_of(bytes, layer)?;
-    let environment = environment();
-    let template = environment.template_from_str(text).map_err(|error| flaw(text, layer, &error))?;
+    let template = LANGUAGE.template_from_str(text).map_err(|error| flaw(text, layer, &error))?;
     let mut output = Output(Vec::new());
     let rendered = template.render_captured_to(variables.context(), &mut output);
     rendered.map_err(|error| flaw(text, layer, &error))?;
@@ -140,7 +140,7 @@ pub fn render(bytes: &[u8], layer: usize, variables: &Variables) -> Result<Bytes
 /// Where it is none.
 pub fn check_template(bytes: &[u8], layer: usize) -> Result<(), Flaw> {
     let text = text_of(bytes, layer)?;
-    let parsed = environment().template_from_str(text).map(drop);
+    let parsed = LANGUAGE.template_from_str(text).map(drop);
     parsed.map_err(|error| flaw(text, layer, &error))
 }
 
