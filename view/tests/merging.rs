@@ -129,6 +129,9 @@ fn f_58_bombs_and_depth_are_bounded() {
     }
     let (_, message) = refused(Format::Yaml, &[&bomb], &[]);
     assert!(message.contains("more than 200000 values"), "{message}");
+    let flat = format!("a: &a [{}]\nb: [{}]\n", vec!["x"; 1000].join(","), vec!["*a"; 1000].join(","));
+    let (_, message) = refused(Format::Yaml, &[&flat], &[]);
+    assert!(message.contains("more than 200000 values"), "with one anchor for all: {message}");
     for (format, open) in
         [(Format::Yaml, "["), (Format::Json, "["), (Format::Yaml, "- "), (Format::Yaml, "{a: ")]
     {
