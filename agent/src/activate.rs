@@ -1,8 +1,12 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
+mod live;
+
+pub(crate) use live::Looked;
+
 use crate::AgentError;
 use crate::secrets::{Secrets, ViewSecrets};
-use crate::slots::{Report, SlotError, Slots};
+use crate::slots::{Ignored, Moment, Report, SlotError, Slots};
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
 use rootcast::object::ObjectSource;
@@ -71,6 +75,8 @@ pub struct Activation {
     labels: BTreeMap<String, String>,
     slots: Slots,
     secrets: Secrets,
+    /// What of the live tree is left alone.
+    ignored: Ignored,
     /// What the active slot holds, once it was checked or activated.
     active: Option<Shown>,
     /// What the standby slot holds, once it was staged.
@@ -125,7 +131,8 @@ impl Live {
 impl Activation {
     /// Over slots that are open.
     pub fn new(replica: Arc<Replica>, labels: BTreeMap<String, String>, slots: Slots) -> Self {
-        Self { replica, labels, slots, secrets: Secrets::default(), active: None, standby: None }
+        let (secrets, ignored) = (Secrets::default(), Ignored::default());
+        Self { replica, labels, slots, secrets, ignored, active: None, standby: None }
     }
 
     /// The same on a host that may have secrets. Without this all are left out.
@@ -189,10 +196,12 @@ impl Activation {
             return Ok(());
         }
         let (view, shown) = self.view(roots, objects)?;
+        let since = Moment::now();
         let checked = self.slots.check_active(&view, objects)?;
         if checked.is_whole() {
             // After the machine was started its memory holds none of them.
             self.secrets.put(&shown.secrets, objects)?;
+            self.slots.adopt_active(since)?;
             self.active = Some(shown);
         } else {
             // What is live stays so for as long as nothing newer can be: its secrets too.

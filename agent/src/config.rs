@@ -1,6 +1,8 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
+use crate::slots::Ignored;
+use rootcast::drift::Mode;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
@@ -30,6 +32,12 @@ pub struct AgentConfig {
     /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
+    /// What is done when others change the live tree: `repair`, `report`, or `off`.
+    #[serde(default)]
+    pub drift: Mode,
+    /// Patterns of paths in the live tree that are neither compared nor removed.
+    #[serde(default)]
+    pub ignore: Vec<String>,
     /// How the log is written: `text` or `json` lines.
     #[serde(default)]
     pub log: LogFormat,
@@ -61,6 +69,8 @@ impl AgentConfig {
         }
         level(&config.log_level)
             .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
+        Ignored::new(&config.ignore)
+            .map_err(|error| ConfigError::wrong(path, format!("`ignore`: {error}")))?;
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
         }
@@ -107,7 +117,7 @@ impl Settings for AgentConfig {
                 }
             )+};
         }
-        fixed!(identity, state, live, secrets, channel, log);
+        fixed!(identity, state, live, secrets, channel, drift, ignore, log);
         differ
     }
 

@@ -9,6 +9,7 @@
 
 mod activate;
 mod config;
+pub mod drift;
 mod error;
 mod key;
 mod operations;

@@ -1,9 +1,10 @@
 //! The agent's life: follow, verify, activate, report.
 
 use crate::activate::{Activation, Live, Required};
+use crate::drift::{DriftStatus, Found, Keeper};
 use crate::operations::Watched;
 use crate::secrets::Secrets;
-use crate::slots::{Report, Slots};
+use crate::slots::{Ignored, Report, Slots};
 use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, REPORT_GAP, SHUTDOWN_WAIT};
@@ -54,6 +55,8 @@ pub enum AgentEvent {
         /// Secrets of other hosts, which the view has not.
         left_out: u64,
     },
+    /// The live tree was not as its release has it.
+    Drift(Found),
     /// Whether the host knows that it is up to date has changed.
     Freshness(Freshness),
     /// A release could not be made live; what was live stays.
@@ -74,8 +77,14 @@ struct Agent {
     changed: watch::Sender<()>,
     /// Why the newest update was refused, while that stands.
     refusal: watch::Receiver<Option<String>>,
+    /// How the live tree is kept.
+    drift: watch::Receiver<DriftStatus>,
+    /// Changed when a generation has become live.
+    flips: watch::Sender<u64>,
     /// Why the newest release could not be made live, while that stands.
     failure: Option<String>,
+    /// What of the live tree an operator should look at.
+    alarm: Option<String>,
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     active: u64,
     files: u64,
@@ -130,7 +139,9 @@ pub(crate) async fn run_reloading(
     let interest = watch::Sender::new(Interest::named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
-    let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
+    let ignored = Ignored::new(&config.ignore).unwrap_or_default();
+    let activation =
+        Activation::new(replica.clone(), labels, slots).with_secrets(secrets).with_ignored(ignored.clone());
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;
@@ -162,6 +173,18 @@ pub(crate) async fn run_reloading(
         async move { ask_either_way(&endpoint, dialer.as_ref(), &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);
+    let (flips, drift) = (watch::Sender::new(0), watch::Sender::new(DriftStatus::default()));
+    let kept = drift.subscribe();
+    let keeper = Keeper {
+        activation: activation.clone(),
+        replica: replica.clone(),
+        home: config.live.clone(),
+        mode: config.drift,
+        ignored,
+        flips: flips.subscribe(),
+        status: drift,
+        events: events.clone(),
+    };
     let (active, files, left_out, freshness) = (0, 0, 0, None);
     let agent = Agent {
         replica,
@@ -170,7 +193,10 @@ pub(crate) async fn run_reloading(
         report,
         changed,
         refusal,
+        drift: kept,
+        flips,
         failure: None,
+        alarm: None,
         events,
         active,
         files,
@@ -186,6 +212,7 @@ pub(crate) async fn run_reloading(
         () = following => {}
         () = tending => {}
         () = renewing => {}
+        () = keeper.keep() => {}
         () = agent.activate_all() => {}
     }
     tracing::info!("stopping; what is live stays");
@@ -294,7 +321,7 @@ impl Agent {
     /// Makes live whatever is held, and then each newer release.
     async fn activate_all(mut self) {
         let (mut held, mut head) = (self.replica.watch_held(), self.replica.watch_head());
-        let mut refusal = self.refusal.clone();
+        let (mut refusal, mut drift) = (self.refusal.clone(), self.drift.clone());
         loop {
             head.mark_unchanged();
             self.tell_freshness();
@@ -347,6 +374,10 @@ impl Agent {
                         if changed.is_err() { return }
                         self.tell(HostState::Active);
                     }
+                    changed = drift.changed() => {
+                        if changed.is_err() { return }
+                        self.tell_drift();
+                    }
                     () = lapse => {}
                 }
                 self.tell_freshness();
@@ -372,6 +403,17 @@ impl Agent {
         (self.events)(AgentEvent::Freshness(freshness));
     }
 
+    /// Says so where the live tree has begun, or ceased, to need an operator.
+    fn tell_drift(&mut self) {
+        let alarm = self.drift.borrow_and_update().alarm.clone();
+        if alarm != self.alarm {
+            self.alarm = alarm;
+            if self.active > 0 {
+                self.tell(HostState::Active);
+            }
+        }
+    }
+
     /// Makes a release live. Whether nothing is left to be tried again.
     async fn activate(&mut self, held: &Arc<Held>) -> bool {
         let number = held.accepted().number;
@@ -387,6 +429,9 @@ impl Agent {
                     );
                 }
                 let news = number != self.active;
+                if live.flipped || self.active == 0 {
+                    self.flips.send_modify(|flips| *flips += 1);
+                }
                 (self.active, self.files) = (number, live.files);
                 self.failure = None;
                 self.tell(HostState::Active);
@@ -470,6 +515,7 @@ impl Agent {
     /// runs, until that is over.
     fn tell(&self, state: HostState) {
         let why = self.failure.clone().or_else(|| self.refusal.borrow().clone());
+        let why = why.or_else(|| self.alarm.as_deref().map(reason));
         let (state, why) = match (state, why) {
             (HostState::Active | HostState::Failed, Some(why)) => (HostState::Failed, why),
             (HostState::Active, None) if self.replica.freshness() == Freshness::Stale => {

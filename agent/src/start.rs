@@ -62,6 +62,11 @@ fn line(event: &AgentEvent) -> serde_json::Value {
             "written": report.written, "removed": report.removed, "syncs": report.syncs,
             "secrets": secrets, "secrets_left_out": left_out,
         }),
+        AgentEvent::Drift(found) => json!({
+            "event": "drift", "paths": found.paths, "count": found.count, "repaired": found.repaired,
+            "flipped": found.flipped, "removed": found.removed, "micros": found.took.as_micros() as u64,
+            "set_aside": found.set_aside.as_ref().map(|path| path.display().to_string()),
+        }),
         AgentEvent::Failed { number, reason } => {
             json!({ "event": "failed", "release": number, "reason": reason })
         }

@@ -10,6 +10,7 @@ use crate::network::{Network, Place};
 use crate::platform::{Platform, channel};
 use crate::random::Random;
 use crate::trace::Trace;
+use rootcast::drift::Mode;
 use rootcast::limits::{MAX_RECORD, WANTED_KEPT};
 use rootcast::member::Role;
 use rootcast::object::ObjectSource;
@@ -280,6 +281,9 @@ impl World {
                     keep: Vec::new(),
                     keep_seconds: WANTED_KEPT.as_secs(),
                     operations: None,
+                    // The simulated clock does not wait for the disk of this machine; the checks plant drift.
+                    drift: Mode::Off,
+                    ignore: Vec::new(),
                     log: LogFormat::default(),
                     log_level: "off".into(),
                 };
@@ -555,7 +559,7 @@ fn agent_events(
                 checks.shows(node, number - 1);
             }
         }
-        AgentEvent::Ready { .. } => {}
+        AgentEvent::Ready { .. } | AgentEvent::Drift(_) => {}
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),
         AgentEvent::Failed { number, reason } => {
             trace.add(&name, format!("could not show release {number}: {reason}"));

@@ -1,0 +1,161 @@
+//! The tree that is live, compared and put right (specs/activation.md, A-50 to A-58).
+
+use super::{Activation, View};
+use crate::AgentError;
+use crate::slots::{self, Checked, CurrentRepaired, Difference, Fault, Ignored, Moment};
+use rootcast::drift::Spot;
+use rootcast::limits::MAX_REPAIRS_IN_PLACE;
+use rootcast_replica::Replica;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a look at the live tree found, and what was done.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// What differed, of at most [`rootcast::limits::MAX_DIFFERENCES`] paths.
+    pub differences: Vec<Difference>,
+    /// How many differed.
+    pub found: u64,
+    /// How `current` was put right, where it was not.
+    pub current: Option<CurrentRepaired>,
+    /// Whether `current` differs and was left so.
+    pub current_differs: bool,
+    /// Whether what differed was put right.
+    pub repaired: bool,
+    /// Whether that took the other slot.
+    pub flipped: bool,
+    /// Things removed that the view has not, those in directories counted each.
+    pub removed: u64,
+}
+
+impl Looked {
+    /// Whether all was as it should be.
+    pub fn is_whole(&self) -> bool {
+        self.found == 0 && self.current.is_none() && !self.current_differs
+    }
+
+    /// The places that differed.
+    pub fn spots(&self) -> impl Iterator<Item = Spot> + '_ {
+        let current = (self.current.is_some() || self.current_differs).then_some(Spot::Current);
+        current.into_iter().chain(self.differences.iter().map(|one| Spot::path(&one.path.to_string_lossy())))
+    }
+}
+
+/// A tree to be compared, with no hold on the activation.
+pub struct Comparable {
+    root: PathBuf,
+    view: View,
+    secrets: Option<PathBuf>,
+    ignored: Ignored,
+    replica: Arc<Replica>,
+}
+
+impl Comparable {
+    /// Compares all of it. Another generation may become live meanwhile: what is found is to be looked at again.
+    ///
+    /// # Errors
+    /// As [`slots::Slots::check_active`].
+    pub fn check(&self) -> Result<Checked, AgentError> {
+        let objects = &**self.replica.store();
+        Ok(slots::check_tree(&self.root, &self.view, objects, self.secrets.as_deref(), &self.ignored)?)
+    }
+}
+
+impl Activation {
+    /// The same, with paths of the live tree that are left alone.
+    #[must_use]
+    pub fn with_ignored(mut self, ignored: Ignored) -> Self {
+        self.ignored = ignored.clone();
+        self.slots.set_ignored(ignored);
+        self
+    }
+
+    /// Where the live tree is, once it is known to be whole, and since when.
+    pub(crate) fn live_tree(&self) -> Option<(PathBuf, Moment)> {
+        self.active.as_ref()?;
+        let slot = self.slots.live()?;
+        Some((self.slots.path(slot), self.slots.whole_since()))
+    }
+
+    /// What is live, to be compared. Also makes its secrets again that are not there any more.
+    ///
+    /// # Errors
+    /// The layers cannot be resolved.
+    pub fn comparable(&mut self) -> Result<Option<Comparable>, AgentError> {
+        let (Some((root, _)), Some(active)) = (self.live_tree(), self.active.clone()) else {
+            return Ok(None);
+        };
+        let store = self.replica.store().clone();
+        if !active.secrets.is_empty() {
+            self.secrets.put(&active.secrets, &*store)?;
+        }
+        let (view, _) = self.view(&active.roots, &*store)?;
+        let secrets = self.secrets.path().map(PathBuf::from);
+        let (ignored, replica) = (self.ignored.clone(), self.replica.clone());
+        Ok(Some(Comparable { root, view, secrets, ignored, replica }))
+    }
+
+    /// Compares places of the live tree, and puts right what differs if `repair` says so: in place where
+    /// that is little, by staging the other slot and flipping to it where it is much.
+    ///
+    /// # Errors
+    /// What is not in the store, and what the disk refuses; the same can be tried again.
+    pub fn look(&mut self, spots: &[Spot], repair: bool) -> Result<Looked, AgentError> {
+        let mut looked = Looked { repaired: repair, ..Looked::default() };
+        let Some(active) = self.active.clone() else { return Ok(looked) };
+        if spots.contains(&Spot::Current) {
+            if repair {
+                looked.current = self.slots.repair_current()?;
+            } else {
+                looked.current_differs = !self.slots.current_is_right();
+            }
+        }
+        let paths: Vec<&str> = spots
+            .iter()
+            .filter_map(|spot| match spot {
+                Spot::Path(path) => Some(&**path),
+                Spot::Current => None,
+            })
+            .collect();
+        if paths.is_empty() {
+            return Ok(looked);
+        }
+        let store = self.replica.store().clone();
+        let (view, _) = self.view(&active.roots, &*store)?;
+        let checked = self.slots.check_paths(&view, &*store, &paths)?;
+        if checked.is_whole() {
+            return Ok(looked);
+        }
+        (looked.differences, looked.found) = (checked.differences, checked.found);
+        if !repair {
+            // What is staged on top of it must not be by changes alone.
+            self.slots.distrust_live();
+            return Ok(looked);
+        }
+        let extra = looked.differences.iter().filter(|one| one.fault == Fault::Extra).count() as u64;
+        if looked.found - extra <= MAX_REPAIRS_IN_PLACE && looked.found == looked.differences.len() as u64 {
+            match self.slots.repair(&view, &*store, &looked.differences) {
+                Ok(repaired) => {
+                    looked.removed = repaired.things;
+                    return Ok(looked);
+                }
+                Err(error) if error.needs_full() => tracing::info!(%error, "repairing by the other slot"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.replace_live(&view, &mut looked)?;
+        Ok(looked)
+    }
+
+    /// Makes the other slot what the live one should be, and flips to it.
+    fn replace_live(&mut self, view: &View, looked: &mut Looked) -> Result<(), AgentError> {
+        let store = self.replica.store().clone();
+        self.slots.distrust_live();
+        looked.current = self.slots.repair_current()?.or(looked.current.take());
+        self.standby = None;
+        let staged = self.slots.stage_full(view, &*store)?;
+        self.slots.activate(staged)?;
+        looked.flipped = true;
+        Ok(())
+    }
+}

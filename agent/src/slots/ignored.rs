@@ -1,0 +1,95 @@
+//! What in a live tree is left alone (specs/activation.md, A-57).
+
+use super::disk;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rootcast::limits::MAX_IGNORED;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::FileType;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Paths of a slot that are neither compared nor removed: each pattern with all beneath what it matches.
+#[derive(Debug, Clone, Default)]
+pub struct Ignored(Option<GlobSet>);
+
+impl Ignored {
+    /// Of patterns as specs/configuration.md, F-42 has them; `data/` is the same as `data`.
+    ///
+    /// # Errors
+    /// What is wrong with which pattern, or that there are more than [`MAX_IGNORED`].
+    pub fn new(patterns: &[String]) -> Result<Self, String> {
+        if patterns.len() > MAX_IGNORED {
+            return Err(format!(
+                "{} patterns are given, and at most {MAX_IGNORED} are taken",
+                patterns.len()
+            ));
+        }
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            let bare = pattern.strip_suffix('/').unwrap_or(pattern);
+            if bare.is_empty() || bare.starts_with('/') {
+                return Err(format!("`{pattern}` is no pattern of paths in the live tree"));
+            }
+            let glob = GlobBuilder::new(bare).literal_separator(true).build();
+            set.add(glob.map_err(|error| error.to_string())?);
+        }
+        let set = set.build().map_err(|error| error.to_string())?;
+        Ok(Self((!patterns.is_empty()).then_some(set)))
+    }
+
+    /// Whether a path, or a directory above it, is left alone.
+    pub fn covers(&self, path: &Path) -> bool {
+        let Some(set) = &self.0 else { return false };
+        path.ancestors().any(|above| !above.as_os_str().is_empty() && set.is_match(above))
+    }
+
+    /// What of a name that the view has not may be removed: itself, or, where something in it is left
+    /// alone, what is beside that. `path` is the name's, from the slot.
+    pub(super) fn removable(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &Path,
+        name: &CStr,
+        kind: FileType,
+    ) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        if self.0.is_none() {
+            found.push(path.to_owned());
+        } else if !self.collect(at, path, name, kind, &mut found) {
+            found = vec![path.to_owned()];
+        }
+        found
+    }
+
+    /// Collects what may be removed; whether something is left alone.
+    fn collect(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &Path,
+        name: &CStr,
+        kind: FileType,
+        found: &mut Vec<PathBuf>,
+    ) -> bool {
+        if self.covers(path) {
+            return true;
+        }
+        let mut holds = false;
+        let before = found.len();
+        // A path is never this long; what cannot be named by a pattern is not left alone.
+        if kind == FileType::Directory
+            && path.as_os_str().len() <= rootcast::limits::MAX_PATH
+            && let Ok(fd) = disk::open_directory(at, name)
+        {
+            for (name, kind) in disk::list(fd.as_fd(), usize::MAX).unwrap_or_default() {
+                let below = path.join(OsStr::from_bytes(name.to_bytes()));
+                holds |= self.collect(fd.as_fd(), &below, &name, kind, found);
+            }
+        }
+        if !holds {
+            found.truncate(before);
+            found.push(path.to_owned());
+        }
+        holds
+    }
+}
