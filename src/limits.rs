@@ -4,6 +4,10 @@
 //! A peer is hostile or broken until proved otherwise, so each bound here is
 //! what a decoder, queue or wait may cost in the worst case (specs/limits.md has those of the formats).
 
+mod host;
+
+pub use host::*;
+
 use core::time::Duration;
 
 /// One KiB.
@@ -426,43 +430,6 @@ pub const SLOT_RESERVE_INODES: u64 = 64;
 /// Most differences that one check of a slot lists; the rest are counted.
 pub const MAX_DIFFERENCES: usize = 1000;
 
-/// Paths of the live tree that wait to be looked at; where more do, all of it is looked at.
-pub const MAX_DRIFT_SPOTS: usize = 1024;
-/// Files that are put right in place, each synced before it is seen; where more differ, the other slot is staged and flipped to.
-pub const MAX_REPAIRS_IN_PLACE: u64 = 32;
-/// The time in which repairs are counted.
-pub const REPAIR_WINDOW: Duration = Duration::from_secs(60);
-/// Most paths that are repaired in that time; the rest waits for the next.
-pub const MAX_REPAIRS: usize = 600;
-/// Repairs of one path in that time, after which it is left to whoever rewrites it.
-pub const MAX_REPAIRS_OF_PATH: usize = 10;
-/// For how long it is left first; this doubles each time that it is rewritten again.
-pub const LEFT_FIRST: Duration = Duration::from_secs(60);
-/// The longest that a path is left before it is tried again.
-pub const LEFT_MAX: Duration = Duration::from_secs(3600);
-/// Most paths whose repairs are remembered.
-pub const MAX_DRIFT_HISTORIES: usize = 1024;
-/// Looks at the live tree in [`LOOKS_WINDOW`]; what is touched more often is looked at together.
-pub const MAX_LOOKS: u32 = 100;
-/// The time in which looks are counted.
-pub const LOOKS_WINDOW: Duration = Duration::from_secs(1);
-/// The whole live tree is compared with its view about this long after a flip or a start, ...
-pub const RECHECK_AFTER_FLIP: Duration = Duration::from_secs(60);
-/// ... then about this often, ...
-pub const RECHECK: Duration = Duration::from_secs(6 * 3600);
-/// ... and where not all of it is watched, about this often.
-pub const RECHECK_UNWATCHED: Duration = Duration::from_secs(60);
-/// Most directories of a live tree that are watched.
-pub const MAX_WATCHES: usize = 65_536;
-/// Bytes of events that are read of a watch at once.
-pub const WATCH_BUFFER: usize = 16 * 1024;
-/// Things in the place of `current` that are moved aside; more are refused.
-pub const MAX_SET_ASIDE: u32 = 16;
-/// Most patterns of what is left alone in the live tree.
-pub const MAX_IGNORED: usize = 64;
-/// Paths that an alarm names; the rest is counted.
-pub const MAX_DRIFT_NAMED: usize = 3;
-
 /// Largest record that a replica keeps of a release: the document, leaves and a proof.
 pub const MAX_RECORD: u64 = MAX_DOCUMENT + MAX_BUNDLES as u64 * (MAX_NAME as u64 + 128);
 /// Most edits that a relay keeps at hand of those it computed.
@@ -581,10 +548,5 @@ const _: () = {
     assert!(MAX_REASON as u64 + MAX_NAME as u64 * 2 + 128 <= MAX_HOST_REPORT);
     assert!(MAX_HOSTS_ANSWER as u64 * 6 * KIB <= MAX_STATUS_ANSWER && MAX_STATUS_ANSWER <= MAX_FRAME);
     assert!(MAX_RELAY_ROWS as u64 * 4 * KIB + MAX_WORST as u64 * 6 * KIB <= MAX_STATUS_ANSWER);
-    assert!(MAX_REPAIRS_IN_PLACE < MAX_DIFFERENCES as u64, "what is put right in place is all named");
-    assert!(MAX_REPAIRS_OF_PATH <= MAX_REPAIRS && MAX_DRIFT_HISTORIES >= MAX_REPAIRS);
-    assert!(REPAIR_WINDOW.as_secs() <= LEFT_FIRST.as_secs() && LEFT_FIRST.as_secs() <= LEFT_MAX.as_secs());
-    assert!(RECHECK_UNWATCHED.as_secs() <= RECHECK.as_secs());
-    assert!(WATCH_BUFFER >= 2 * (MAX_SEGMENT + 17), "an event with the longest name fits");
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };

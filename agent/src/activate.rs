@@ -6,7 +6,7 @@ pub(crate) use live::Looked;
 
 use crate::AgentError;
 use crate::secrets::{Secrets, ViewSecrets};
-use crate::slots::{Ignored, Moment, Report, SlotError, Slots};
+use crate::slots::{Moment, Patterns, Report, SlotError, Slots};
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
 use rootcast::object::ObjectSource;
@@ -76,11 +76,13 @@ pub struct Activation {
     slots: Slots,
     secrets: Secrets,
     /// What of the live tree is left alone.
-    ignored: Ignored,
+    ignored: Patterns,
     /// What the active slot holds, once it was checked or activated.
     active: Option<Shown>,
     /// What the standby slot holds, once it was staged.
     standby: Option<Shown>,
+    /// What the last flip changed.
+    changed: Option<Vec<Box<str>>>,
 }
 
 /// What a slot holds.
@@ -131,8 +133,8 @@ impl Live {
 impl Activation {
     /// Over slots that are open.
     pub fn new(replica: Arc<Replica>, labels: BTreeMap<String, String>, slots: Slots) -> Self {
-        let (secrets, ignored) = (Secrets::default(), Ignored::default());
-        Self { replica, labels, slots, secrets, ignored, active: None, standby: None }
+        let (secrets, ignored) = (Secrets::default(), Patterns::default());
+        Self { replica, labels, slots, secrets, ignored, active: None, standby: None, changed: None }
     }
 
     /// The same on a host that may have secrets. Without this all are left out.
@@ -254,6 +256,7 @@ impl Activation {
         }
         self.standby = self.active.take();
         self.active = Some(shown);
+        self.changed = self.note_changes(objects);
         self.forget_secrets();
         outcome?;
         Ok(report)

@@ -1,7 +1,7 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
-use crate::slots::Ignored;
+use crate::slots::Patterns;
 use rootcast::drift::Mode;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
@@ -38,6 +38,9 @@ pub struct AgentConfig {
     /// Patterns of paths in the live tree that are neither compared nor removed.
     #[serde(default)]
     pub ignore: Vec<String>,
+    /// The unix socket of the local API; `agent.sock` in `state` unless it is given.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// How the log is written: `text` or `json` lines.
     #[serde(default)]
     pub log: LogFormat,
@@ -69,10 +72,13 @@ impl AgentConfig {
         }
         level(&config.log_level)
             .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
-        Ignored::new(&config.ignore)
+        Patterns::new(&config.ignore)
             .map_err(|error| ConfigError::wrong(path, format!("`ignore`: {error}")))?;
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
+        }
+        if let Some(socket) = &mut config.socket {
+            *socket = directory.join(&*socket);
         }
         // What links say must not depend on where the agent was started.
         if let Some(secrets) = &mut config.secrets {
@@ -91,6 +97,11 @@ impl AgentConfig {
             None if rustix::process::geteuid().is_root() => Some(below(Path::new("/run"))),
             None => std::env::var_os("XDG_RUNTIME_DIR").map(|base| below(Path::new(&base))),
         }
+    }
+
+    /// Where the local API is (specs/local.md, L-1).
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.state.join("agent.sock"))
     }
 
     /// The channel's name.
@@ -117,7 +128,7 @@ impl Settings for AgentConfig {
                 }
             )+};
         }
-        fixed!(identity, state, live, secrets, channel, drift, ignore, log);
+        fixed!(identity, state, live, secrets, channel, drift, ignore, socket, log);
         differ
     }
 

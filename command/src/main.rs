@@ -7,7 +7,9 @@ mod asking;
 mod audit;
 mod completions;
 mod dev;
+mod exec;
 mod failure;
+mod get;
 mod host;
 mod hosts;
 mod init;
@@ -15,6 +17,7 @@ mod inspect;
 mod invite;
 mod join;
 mod key;
+mod local;
 mod output;
 mod passphrase;
 mod publish;
@@ -23,6 +26,7 @@ mod sign;
 mod status;
 mod trust;
 mod verify;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use output::Output;
@@ -74,6 +78,12 @@ enum Command {
     Relay(relay::Arguments),
     /// Run the agent of this host
     Agent(agent::Arguments),
+    /// Print a live file of this host, or a value in it
+    Get(get::Arguments),
+    /// Print a line for each generation that becomes live on this host
+    Watch(watch::Arguments),
+    /// Run a program; restart or signal it when its configuration changes
+    Exec(exec::Arguments),
     /// Show relays and hosts, and which release each has
     Status(status::Arguments),
     /// Re-hash a relay's, an agent's or a publisher's store and name what is damaged
@@ -111,6 +121,12 @@ fn main() -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments, &output),
         Command::Relay(arguments) => relay::run(&arguments, asked, &output),
         Command::Agent(arguments) => agent::run(&arguments, asked, &output),
+        Command::Get(arguments) => get::run(&arguments, &output),
+        Command::Watch(arguments) => watch::run(&arguments, &output),
+        Command::Exec(arguments) => match exec::run(&arguments, &output) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Status(arguments) => status::run(&arguments, &output),
         Command::Verify(arguments) => verify::run(&arguments, &output),
         Command::Inspect(arguments) => inspect::run(&arguments, &output),

@@ -2,9 +2,10 @@
 
 use super::{Activation, View};
 use crate::AgentError;
-use crate::slots::{self, Checked, CurrentRepaired, Difference, Fault, Ignored, Moment};
+use crate::slots::{self, Checked, CurrentRepaired, Difference, Fault, Moment, Patterns};
 use rootcast::drift::Spot;
-use rootcast::limits::MAX_REPAIRS_IN_PLACE;
+use rootcast::limits::{MAX_CHANGED, MAX_REPAIRS_IN_PLACE};
+use rootcast::object::ObjectSource;
 use rootcast_replica::Replica;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub struct Comparable {
     root: PathBuf,
     view: View,
     secrets: Option<PathBuf>,
-    ignored: Ignored,
+    ignored: Patterns,
     replica: Arc<Replica>,
 }
 
@@ -64,10 +65,23 @@ impl Comparable {
 impl Activation {
     /// The same, with paths of the live tree that are left alone.
     #[must_use]
-    pub fn with_ignored(mut self, ignored: Ignored) -> Self {
+    pub fn with_ignored(mut self, ignored: Patterns) -> Self {
         self.ignored = ignored.clone();
         self.slots.set_ignored(ignored);
         self
+    }
+
+    /// What differs between what was live and what is, before the old one is forgotten; none where
+    /// that is not known, or more than [`MAX_CHANGED`].
+    pub(super) fn note_changes(&self, objects: &dyn ObjectSource) -> Option<Vec<Box<str>>> {
+        let (before, now) = (self.standby.as_ref()?, self.active.as_ref()?);
+        let changed = super::changed(objects, &before.roots, &now.roots).ok()?;
+        (changed.len() <= MAX_CHANGED).then(|| changed.keys().map(|path| path.as_str().into()).collect())
+    }
+
+    /// What the last flip changed, as far as it is known. Told once.
+    pub(crate) fn take_changed(&mut self) -> Option<Vec<Box<str>>> {
+        self.changed.take()
     }
 
     /// Where the live tree is, once it is known to be whole, and since when.
@@ -151,6 +165,7 @@ impl Activation {
     fn replace_live(&mut self, view: &View, looked: &mut Looked) -> Result<(), AgentError> {
         let store = self.replica.store().clone();
         self.slots.distrust_live();
+        self.slots.put_back()?;
         looked.current = self.slots.repair_current()?.or(looked.current.take());
         self.standby = None;
         let staged = self.slots.stage_full(view, &*store)?;

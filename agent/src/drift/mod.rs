@@ -8,7 +8,7 @@ pub use watches::Limit;
 use crate::AgentError;
 use crate::activate::{Activation, Looked};
 use crate::run::AgentEvent;
-use crate::slots::{CurrentRepaired, Fault, Ignored, Moment};
+use crate::slots::{CurrentRepaired, Fault, Moment, Patterns};
 use rootcast::drift::{Drift, Mode, Spot, Work};
 use rootcast::limits::{MAX_DRIFT_NAMED, MAX_DRIFT_SPOTS};
 use rootcast_replica::Replica;
@@ -76,7 +76,7 @@ pub(crate) struct Keeper {
     /// The directory of `current`.
     pub(crate) home: PathBuf,
     pub(crate) mode: Mode,
-    pub(crate) ignored: Ignored,
+    pub(crate) ignored: Patterns,
     /// Changed when a generation has become live.
     pub(crate) flips: watch::Receiver<u64>,
     pub(crate) status: watch::Sender<DriftStatus>,

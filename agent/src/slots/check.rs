@@ -4,7 +4,7 @@ use super::SlotName;
 use super::beside::{self, Visitor};
 use super::disk::{self, DIRECTORY_MODE, Place};
 use super::error::SlotError;
-use super::ignored::Ignored;
+use super::patterns::Patterns;
 use super::view::{View, split};
 use rootcast::entry::{ChunkList, Content, Entry};
 use rootcast::id::{BlobId, ObjectId};
@@ -232,7 +232,7 @@ pub(super) fn check(
     root: Option<Place>,
     view: &dyn View,
     contents: Contents<'_>,
-    ignored: &Ignored,
+    ignored: &Patterns,
 ) -> Result<Checked, SlotError> {
     let mut check = Check::new(contents, ignored);
     check_into(root, view, &mut check)?;
@@ -265,7 +265,7 @@ pub fn check_tree(
     view: &dyn View,
     objects: &dyn ObjectSource,
     secrets: Option<&Path>,
-    ignored: &Ignored,
+    ignored: &Patterns,
 ) -> Result<Checked, SlotError> {
     // What lies above the slot may be a link or a mount point: the operator's choice.
     let opened = match disk::open_mounted(rustix::fs::CWD, root) {
@@ -294,12 +294,12 @@ pub(super) struct Check<'a> {
     /// Where in it the paths of the view begin.
     prefix: PathBuf,
     comparison: Comparison<'a>,
-    ignored: &'a Ignored,
+    ignored: &'a Patterns,
     pub(super) checked: Checked,
 }
 
 impl<'a> Check<'a> {
-    pub(super) fn new(contents: Contents<'a>, ignored: &'a Ignored) -> Self {
+    pub(super) fn new(contents: Contents<'a>, ignored: &'a Patterns) -> Self {
         let comparison = Comparison { contents, buffer: Vec::new() };
         let (home, prefix, checked) = (PathBuf::new(), PathBuf::new(), Checked::default());
         Self { home, prefix, comparison, ignored, checked }

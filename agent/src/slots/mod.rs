@@ -15,7 +15,7 @@ mod check;
 mod current;
 mod disk;
 mod error;
-mod ignored;
+mod patterns;
 mod remove;
 mod repair;
 mod steps;
@@ -27,7 +27,7 @@ mod tests;
 
 pub use check::{Checked, Difference, Fault, check_tree};
 pub use error::{Shortage, SlotError};
-pub use ignored::Ignored;
+pub use patterns::Patterns;
 pub use repair::{CurrentRepaired, Repaired};
 pub use view::{Entries, View};
 
@@ -142,7 +142,7 @@ pub struct Slots {
     /// The directory that links to secrets lead to.
     secrets: Option<PathBuf>,
     /// What is left alone.
-    ignored: Ignored,
+    ignored: Patterns,
     /// Slots that this process has staged and not begun to stage again.
     whole: Vec<SlotName>,
     /// What this process activated last, for when the link is gone.
@@ -200,13 +200,13 @@ impl Slots {
         rustix::fs::fsync(&home.fd).map_err(|errno| SlotError::io("sync", &home.path, errno))?;
         disk::clear(&slots, UNFINISHED)?;
         let folds = folds_case(&slots)?;
-        let (whole, ignored) = (Vec::new(), Ignored::default());
+        let (whole, ignored) = (Vec::new(), Patterns::default());
         let (secrets, last, unsynced_flip, since, serial) = (None, None, false, Moment::now(), 0);
         Ok(Self { home, slots, folds, secrets, ignored, whole, last, unsynced_flip, since, serial })
     }
 
     /// Says what in a slot is left alone.
-    pub fn set_ignored(&mut self, ignored: Ignored) {
+    pub fn set_ignored(&mut self, ignored: Patterns) {
         self.ignored = ignored;
     }
 

@@ -55,6 +55,11 @@ impl Slots {
         self.since
     }
 
+    /// Makes `slots/` again where it is not the directory any more that was opened.
+    pub fn put_back(&mut self) -> Result<(), SlotError> {
+        self.reopen()
+    }
+
     /// What stages from the live slot's content must not do so any more: it is not what it was staged to.
     pub fn distrust_live(&mut self) {
         let live = self.last;
@@ -71,7 +76,10 @@ impl Slots {
     ) -> Result<Checked, SlotError> {
         let mut check = Check::new(self.contents(objects), &self.ignored);
         let Some(slot) = self.last else { return Ok(check.checked) };
-        let root = check::open_slot(&self.slots, slot, self.path(slot))?;
+        let root = match self.in_place()? {
+            true => check::open_slot(&self.slots, slot, self.path(slot))?,
+            false => None,
+        };
         let Some(root) = root else {
             check::check_into(None, view, &mut check)?;
             return Ok(check.checked);
@@ -164,12 +172,17 @@ impl Slots {
         Err(SlotError::Foreign { path, found: format!("no link, the {}th", MAX_SET_ASIDE + 1) })
     }
 
-    /// Opens `slots/` again if it is not the directory any more that was opened.
-    fn reopen(&mut self) -> Result<(), SlotError> {
+    /// Whether `slots/` is the directory that was opened.
+    fn in_place(&self) -> Result<bool, SlotError> {
         let fail = |errno| SlotError::io("look at", &self.slots.path, errno);
         let ours = fstat(&self.slots.fd).map_err(fail)?;
         let found = disk::look(self.home.fd.as_fd(), super::SLOTS).map_err(fail)?;
-        if found.is_some_and(|found| (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)) {
+        Ok(found.is_some_and(|found| (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)))
+    }
+
+    /// Opens `slots/` again if it is not the directory any more that was opened.
+    fn reopen(&mut self) -> Result<(), SlotError> {
+        if self.in_place()? {
             return Ok(());
         }
         let slots = open_slots(&self.home)?;

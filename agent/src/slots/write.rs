@@ -4,7 +4,7 @@ use super::beside::{self, Visitor};
 use super::check::{Comparison, Contents, file_mode, read_list};
 use super::disk::{self, Place};
 use super::error::SlotError;
-use super::ignored::Ignored;
+use super::patterns::Patterns;
 use super::view::{Totals, View, size_on_disk, split};
 use super::{Report, remove};
 use rootcast::entry::{Content, Entry};
@@ -30,11 +30,11 @@ pub(super) struct Sweep<'a> {
     /// What of the view the slot holds already, going by name and kind.
     pub(super) kept: Totals,
     home: PathBuf,
-    ignored: &'a Ignored,
+    ignored: &'a Patterns,
 }
 
 impl<'a> Sweep<'a> {
-    pub(super) fn run(root: Place, view: &dyn View, ignored: &'a Ignored) -> Result<Self, SlotError> {
+    pub(super) fn run(root: Place, view: &dyn View, ignored: &'a Patterns) -> Result<Self, SlotError> {
         let home = root.path.clone();
         let mut sweep = Self { removed: 0, kept: Totals::default(), home, ignored };
         beside::walk(Some(root), view, &mut sweep)?;

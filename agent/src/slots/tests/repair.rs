@@ -196,6 +196,9 @@ fn a_52_the_directory_of_both_slots_may_be_gone() {
     fs::remove_dir_all(host.at("slots")).unwrap();
     mend(&host, &mut slots, &view, &[""]).unwrap();
     host.assert_current(&view);
+    fs::rename(host.at("slots"), host.at("elsewhere")).unwrap();
+    mend(&host, &mut slots, &view, &[""]).unwrap();
+    host.assert_current(&view);
     assert!(matches!(Slots::open(host.dir.path()), Err(SlotError::Busy { .. })), "and is held as before");
 }
 
@@ -205,7 +208,7 @@ fn a_57_s4_6_what_is_ignored_is_neither_compared_nor_removed() {
     let view = view(&mut host);
     let mut slots = host.open();
     let patterns = ["data/", "**/*.log", "a.conf"].map(str::to_owned);
-    slots.set_ignored(Ignored::new(&patterns).unwrap());
+    slots.set_ignored(Patterns::new(&patterns).unwrap());
     host.run(&mut slots, &view);
     let at = host.at("slots/a");
     fs::create_dir_all(at.join("data/deep")).unwrap();
@@ -224,5 +227,5 @@ fn a_57_s4_6_what_is_ignored_is_neither_compared_nor_removed() {
         assert_eq!(fs::read(at.join(name)).unwrap(), b"theirs", "{name}");
     }
     assert!(!at.join("new/gone").exists());
-    assert!(Ignored::new(&["/etc".to_owned()]).is_err() && Ignored::new(&["[".to_owned()]).is_err());
+    assert!(Patterns::new(&["/etc".to_owned()]).is_err() && Patterns::new(&["[".to_owned()]).is_err());
 }

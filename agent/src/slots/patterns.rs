@@ -1,4 +1,4 @@
-//! What in a live tree is left alone (specs/activation.md, A-57).
+//! Patterns of paths, and what in a live tree they leave alone (specs/activation.md, A-57).
 
 use super::disk;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -9,11 +9,11 @@ use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Paths of a slot that are neither compared nor removed: each pattern with all beneath what it matches.
+/// Patterns of paths: each with all beneath what it matches.
 #[derive(Debug, Clone, Default)]
-pub struct Ignored(Option<GlobSet>);
+pub struct Patterns(Option<GlobSet>);
 
-impl Ignored {
+impl Patterns {
     /// Of patterns as specs/configuration.md, F-42 has them; `data/` is the same as `data`.
     ///
     /// # Errors
