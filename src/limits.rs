@@ -71,6 +71,33 @@ pub const SOURCE_ENTRIES_PER_FILE: u64 = 16;
 /// Most refused files that one error about a source names; the rest are counted.
 pub const MAX_REFUSALS_NAMED: usize = 20;
 
+/// Longest pattern of paths, in bytes.
+pub const MAX_PATTERN: usize = 1024;
+/// Deepest nesting of braces in a pattern.
+pub const MAX_PATTERN_NESTING: usize = 8;
+/// Most patterns that settings may give for merges and templates together, and as many for checks.
+pub const MAX_VIEW_PATTERNS: usize = 512;
+/// Most lists of all merges that are told apart by a field.
+pub const MAX_MERGE_KEYS: usize = 512;
+/// Longest name of such a list, or of its field, in bytes.
+pub const MAX_MERGE_KEY: usize = 256;
+/// Largest file that is merged, rendered or checked, and largest result: one blob.
+pub const MAX_DERIVED: u64 = MAX_BLOB;
+/// Deepest nesting of a document that is merged or checked.
+pub const MAX_DOCUMENT_NESTING: usize = 64;
+/// Most values of a document that is merged or checked, its aliases written out: what a bomb may cost.
+pub const MAX_DOCUMENT_VALUES: usize = 200_000;
+/// Steps that one template may take.
+pub const TEMPLATE_FUEL: u64 = 1_000_000;
+/// Deepest nesting of calls and loops in a template.
+pub const TEMPLATE_NESTING: usize = 32;
+/// Most facts of a host.
+pub const MAX_FACTS: usize = 64;
+/// Longest text of a fact, in bytes.
+pub const MAX_FACT: usize = KIB as usize;
+/// Most hosts that settings may name.
+pub const MAX_KNOWN_HOSTS: usize = 4096;
+
 /// Largest secret, in bytes before it is encrypted.
 pub const MAX_SECRET: u64 = 512 * KIB;
 /// Most recipients of one secret; settings have no room for more keys.
@@ -239,8 +266,10 @@ pub const CUT_OFF_SPREAD: Duration = Duration::from_secs(8);
 pub const CUT_OFF_SAID: Duration = Duration::from_secs(1);
 /// How long a relay lacks what its head says there is, before it says so.
 pub const BEHIND_SAID: Duration = Duration::from_secs(30);
-/// A parent that has sent nothing for this long, keep-alives notwithstanding, is left where there is another.
+/// A parent that has sent a host nothing for this long, keep-alives notwithstanding, is left where there is another.
 pub const SILENCE_WAIT: Duration = Duration::from_secs(15);
+/// The same for a relay: all below it wait as long.
+pub const RELAY_SILENCE_WAIT: Duration = Duration::from_secs(8);
 /// Shortest time between two lists of alternates on one control stream.
 pub const ALTERNATES_GAP: Duration = Duration::from_secs(2);
 
@@ -301,8 +330,10 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(60);
 pub const STREAM_WAIT: Duration = Duration::from_secs(30);
 /// A connection with no packets for this long is dead.
 pub const IDLE_WAIT: Duration = Duration::from_secs(30);
-/// Gap between keep-alives.
+/// Gap between keep-alives of a host.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Gap between keep-alives of a relay: there are few of them, and all below it wait for what it notices.
+pub const RELAY_KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// First wait before a new try at a parent; it doubles, with jitter.
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before a new try at a parent.
@@ -523,6 +554,7 @@ const _: () = {
     assert!(MAX_HTTP_HANDSHAKES <= MAX_HTTP_CONNECTIONS);
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
     assert!(KEEP_ALIVE.as_secs() + 5 <= SILENCE_WAIT.as_secs(), "a lost keep-alive is sent again some times");
+    assert!(RELAY_KEEP_ALIVE.as_secs() + 5 <= RELAY_SILENCE_WAIT.as_secs(), "the same for relays");
     assert!(SILENCE_WAIT.as_secs() < IDLE_WAIT.as_secs());
     assert!(MAX_ALTERNATES + MAX_JOIN_ADDRESSES <= MAX_CANDIDATES);
     // One that withholds is left after that time, and must not be gone back to as quickly again.
@@ -548,5 +580,10 @@ const _: () = {
     assert!(MAX_REASON as u64 + MAX_NAME as u64 * 2 + 128 <= MAX_HOST_REPORT);
     assert!(MAX_HOSTS_ANSWER as u64 * 6 * KIB <= MAX_STATUS_ANSWER && MAX_STATUS_ANSWER <= MAX_FRAME);
     assert!(MAX_RELAY_ROWS as u64 * 4 * KIB + MAX_WORST as u64 * 6 * KIB <= MAX_STATUS_ANSWER);
+    // The rules travel as one blob, and each value takes a byte of a document at least.
+    assert!(
+        (MAX_VIEW_PATTERNS * (MAX_PATTERN + 8) + MAX_MERGE_KEYS * 2 * (MAX_MERGE_KEY + 8)) as u64 <= MAX_BLOB
+    );
+    assert!(MAX_DOCUMENT_VALUES as u64 <= MAX_DERIVED);
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };

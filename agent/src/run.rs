@@ -18,6 +18,7 @@ use rootcast_replica::{
     Fallback, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, known_addresses,
 };
 use rootcast_transport::Code;
+use rootcast_view::Variables;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -141,8 +142,10 @@ pub(crate) async fn run_reloading(
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
     let ignored = Patterns::new(&config.ignore).unwrap_or_default();
-    let activation =
-        Activation::new(replica.clone(), labels, slots).with_secrets(secrets).with_ignored(ignored.clone());
+    let variables = Variables { host: name.clone(), labels, facts: config.facts.clone() };
+    let activation = Activation::new(replica.clone(), variables, slots)
+        .with_secrets(secrets)
+        .with_ignored(ignored.clone());
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;

@@ -1,77 +1,51 @@
-//! The agent as a process: runtime, signals, and a line per event.
+//! The agent as a process.
 
 use crate::run::run_reloading;
 use crate::{AgentConfig, AgentError, AgentEvent};
 use rootcast::head::Freshness;
-use rootcast_replica::operations::{HangUps, Notifier, start_log};
-use rootcast_replica::{System, told_to_end};
-use std::io::Write;
+use rootcast_replica::System;
+use rootcast_replica::operations::{self, Event};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::watch;
 
-/// Runs an agent in this process until SIGTERM or SIGINT; SIGHUP reads the configuration
-/// again. With `json`, each event is a line on standard output. `level` of the log, where it
-/// is given, comes before the configuration's.
+/// Runs an agent in this process, as [`operations::start`] says.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn start(path: &Path, json: bool, level: Option<&str>) -> Result<(), AgentError> {
     let config = AgentConfig::load(path)?;
-    start_log(config.log, level.unwrap_or(&config.log_level));
-    // One thread: an agent waits most of its life, and small sends are cheaper without hand-overs.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| AgentError::Runtime { source })?;
-    let notifier = Arc::new(Notifier::from_environment());
-    let telling = notifier.clone();
-    let events = Arc::new(move |event: AgentEvent| {
-        if matches!(event, AgentEvent::Ready { .. }) {
-            telling.ready();
-        }
-        if json {
-            // A reader that went away is no reason to stop.
-            let _ = writeln!(std::io::stdout(), "{}", line(&event));
-        }
-    });
-    let settings = watch::Sender::new(config);
-    runtime.block_on(async {
-        let hang_ups = HangUps::listen();
-        let ends = async {
-            told_to_end().await;
-            notifier.stopping();
-        };
-        tokio::select! {
-            biased;
-            outcome = run_reloading(Arc::new(System), settings.subscribe(), events, ends) => outcome,
-            () = hang_ups.reload(path, &settings, &notifier) => Ok(()),
-            () = notifier.keep_alive() => Ok(()),
-        }
+    operations::start((path, config), json, level, |settings, events, ended| {
+        run_reloading(Arc::new(System), settings, events, ended)
     })
 }
 
-fn line(event: &AgentEvent) -> serde_json::Value {
-    use serde_json::json;
-    match event {
-        AgentEvent::Ready { name, operations } => json!({
-            "event": "ready", "name": name, "operations": operations.map(|address| address.to_string()),
-        }),
-        AgentEvent::Active { number, files, report, flipped, healed, secrets, left_out } => json!({
-            "event": "active", "release": number, "files": files, "flipped": flipped, "healed": healed,
-            "written": report.written, "removed": report.removed, "syncs": report.syncs,
-            "secrets": secrets, "secrets_left_out": left_out,
-        }),
-        AgentEvent::Drift(found) => json!({
-            "event": "drift", "paths": found.paths, "count": found.count, "repaired": found.repaired,
-            "flipped": found.flipped, "removed": found.removed, "micros": found.took.as_micros() as u64,
-            "set_aside": found.set_aside.as_ref().map(|path| path.display().to_string()),
-        }),
-        AgentEvent::Failed { number, reason } => {
-            json!({ "event": "failed", "release": number, "reason": reason })
+impl Event for AgentEvent {
+    fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Ready { name, operations } => json!({
+                "event": "ready", "name": name, "operations": operations.map(|address| address.to_string()),
+            }),
+            Self::Active { number, files, report, flipped, healed, secrets, left_out } => json!({
+                "event": "active", "release": number, "files": files, "flipped": flipped, "healed": healed,
+                "written": report.written, "removed": report.removed, "syncs": report.syncs,
+                "secrets": secrets, "secrets_left_out": left_out,
+            }),
+            Self::Drift(found) => json!({
+                "event": "drift", "paths": found.paths, "count": found.count, "repaired": found.repaired,
+                "flipped": found.flipped, "removed": found.removed, "micros": found.took.as_micros() as u64,
+                "set_aside": found.set_aside.as_ref().map(|path| path.display().to_string()),
+            }),
+            Self::Failed { number, reason } => {
+                json!({ "event": "failed", "release": number, "reason": reason })
+            }
+            Self::Freshness(Freshness::Fresh { until }) => json!({ "event": "fresh", "until": until }),
+            Self::Freshness(Freshness::Stale) => json!({ "event": "stale" }),
+            Self::Follow(event) => event.to_json(),
         }
-        AgentEvent::Freshness(Freshness::Fresh { until }) => json!({ "event": "fresh", "until": until }),
-        AgentEvent::Freshness(Freshness::Stale) => json!({ "event": "stale" }),
-        AgentEvent::Follow(event) => event.to_json(),
     }
 }

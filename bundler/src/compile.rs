@@ -10,7 +10,7 @@ use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
 use rootcast::id::{BlobId, Chain, EditHash, NodeId};
-use rootcast::layers::PLAN_BUNDLE;
+use rootcast::layers::{BASE_BUNDLE, LayerPattern, PLAN_BUNDLE};
 use rootcast::limits::{MAX_BLOB, MAX_BUNDLES, MAX_SECRET};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
@@ -20,6 +20,7 @@ use rootcast::protocol::Publication;
 use rootcast::release::{BundleLeaf, Release};
 use rootcast::settings::SettingsError;
 use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
+use rootcast::view_rules::view_rules_path;
 use rootcast_keys::{KeyError, Signer};
 use rootcast_replica::{Held, Replica, ReplicaError};
 use rootcast_store::{Batch, StoreError};
@@ -370,7 +371,7 @@ fn remove_unlisted(
     Ok(())
 }
 
-/// The plan of the bundles there are now; none for a repository without layers.
+/// The plan of the bundles there are now; none for a repository with neither layers nor rules.
 fn add_plan(
     settings: &Rootcast,
     compiled: &mut Compiled,
@@ -379,16 +380,25 @@ fn add_plan(
 ) -> Result<(), CompileError> {
     let name = plan_bundle()?;
     compiled.bundles.retain(|bundle, _| *bundle != name);
-    let Some(layers) = &settings.layers else { return Ok(()) };
+    let layers = match &settings.layers {
+        Some(layers) => layers.clone(),
+        None if settings.views.is_empty() => return Ok(()),
+        // Rules travel with a plan, whose one layer is then all that there is.
+        None => LayerPattern::parse(BASE_BUNDLE).into_iter().collect(),
+    };
     let bundles: BTreeSet<BundleName> = compiled.bundles.keys().cloned().collect();
-    let plan = Plan { layers: layers.clone(), bundles };
+    let plan = Plan { layers, bundles };
     let (encoded, count) = (plan.encode(), plan.bundles.len());
     if encoded.len() as u64 > MAX_BLOB || count >= MAX_BUNDLES {
         return Err(CompileError::TooManyBundles { bundles: count, size: encoded.len() });
     }
     let content = chunking::store(Bytes::from(encoded), batch)?;
     let entry = Entry::File { content, executable: false };
-    let changes = tree::Changes::from([(plan_path()?, Some(entry))]);
+    let mut changes = tree::Changes::from([(plan_path()?, Some(entry))]);
+    if !settings.views.is_empty() {
+        let content = chunking::store(Bytes::from(settings.views.encode()), batch)?;
+        changes.insert(view_rules_path()?, Some(Entry::File { content, executable: false }));
+    }
     let failed = |source| CompileError::Tree { bundle: name.clone(), source };
     let tree = tree::update(objects, empty_root(), &changes, batch).map_err(failed)?;
     compiled.bundles.insert(name, tree);

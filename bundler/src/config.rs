@@ -3,10 +3,14 @@
 
 use crate::secrets::{Secrets, WrittenSecret};
 use crate::source::{Source, SourceError};
+use crate::views::{
+    self, Checks, KnownHosts, WrittenChecks, WrittenHost, WrittenMerge, WrittenSchema, WrittenTemplate,
+};
 use rootcast::layers::{BASE_BUNDLE, LayerError, LayerPattern};
 use rootcast::limits::{MAX_BUNDLE, MAX_FILE, MAX_FILES, MAX_LAYERS};
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
 use rootcast::settings::{self, SettingsError, Spanned};
+use rootcast::view_rules::ViewRules;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -114,6 +118,12 @@ pub struct Rootcast {
     pub limits: Limits,
     /// Which of its files are secret, and to whom they are not.
     pub secrets: Secrets,
+    /// Which files hosts merge and render.
+    pub views: ViewRules,
+    /// How files are checked before anything is signed.
+    pub checks: Checks,
+    /// Hosts whose views are tried before anything is signed.
+    pub hosts: KnownHosts,
 }
 
 /// The file's shape, before its values are judged.
@@ -128,6 +138,16 @@ struct Written {
     recipients: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     secrets: Vec<WrittenSecret>,
+    #[serde(default)]
+    merge: Vec<WrittenMerge>,
+    #[serde(default)]
+    template: Vec<WrittenTemplate>,
+    #[serde(default)]
+    validate: Vec<WrittenSchema>,
+    #[serde(default)]
+    checks: WrittenChecks,
+    #[serde(default)]
+    hosts: BTreeMap<String, Spanned<WrittenHost>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -169,7 +189,10 @@ impl Rootcast {
             file_size: read_limit(text, "file_size", written.limits.file_size, MAX_FILE)?,
         };
         let secrets = Secrets::of(text, &written.recipients, &written.secrets)?;
-        Ok(Self { channel, layers, limits, secrets })
+        let views = views::rules(text, &written.merge, &written.template)?;
+        let checks = views::checks(text, &written.validate, &written.checks)?;
+        let hosts = views::hosts(text, &written.hosts)?;
+        Ok(Self { channel, layers, limits, secrets, views, checks, hosts })
     }
 
     /// The bundle that a file of the repository belongs to, and its path there.

@@ -1,9 +1,9 @@
 //! Which files of a repository are secret, and who may read them
 //! (specs/configuration.md, F-40 to F-44).
 
-use globset::{Glob, GlobBuilder, GlobSet};
 use rootcast::limits::{MAX_SECRET_PATTERNS, MAX_SECRET_RECIPIENTS};
 use rootcast::path::ConfigPath;
+use rootcast::pattern::Pattern;
 use rootcast::settings::{SettingsError, Spanned};
 use rootcast_age::Recipient;
 use serde::Deserialize;
@@ -28,13 +28,12 @@ pub(crate) type WrittenRecipients = BTreeMap<String, Spanned<Vec<Spanned<String>
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
     rules: Vec<Rule>,
-    patterns: GlobSet,
 }
 
 /// A pattern of paths, and who may read the files.
 #[derive(Debug, Clone)]
 struct Rule {
-    pattern: Glob,
+    pattern: Pattern,
     recipients: Arc<BTreeSet<Recipient>>,
     /// Said where no file is under it; holds the place in the settings.
     unused: SettingsError,
@@ -87,13 +86,7 @@ impl Secrets {
                 }
             }
         }
-        let mut patterns = GlobSet::builder();
-        for rule in &rules {
-            patterns.add(rule.pattern.clone());
-        }
-        let patterns =
-            patterns.build().map_err(|error| SettingsError::at(text, 0, format!("secrets: {error}")))?;
-        Ok(Self { rules, patterns })
+        Ok(Self { rules })
     }
 
     /// Whether no file is secret.
@@ -104,8 +97,8 @@ impl Secrets {
     /// Who may read a file of the source, in ascending order; `None` where everybody may.
     /// With several patterns for one file, all their recipients may.
     pub fn recipients(&self, path: &ConfigPath) -> Option<Vec<Recipient>> {
-        let rules = self.patterns.matches(path.as_str());
-        let rules: Vec<&Rule> = rules.into_iter().filter_map(|at| self.rules.get(at)).collect();
+        let rules: Vec<&Rule> =
+            self.rules.iter().filter(|rule| rule.pattern.matches(path.as_str())).collect();
         let all = || rules.iter().flat_map(|rule| rule.recipients.iter().copied());
         (!rules.is_empty()).then(|| all().collect::<BTreeSet<_>>().into_iter().collect())
     }
@@ -113,12 +106,11 @@ impl Secrets {
     /// The patterns that no file of a whole listing is under: most likely a slip,
     /// and the files that it meant go out in the clear.
     pub fn unused<'p>(&self, files: impl Iterator<Item = &'p ConfigPath>) -> Vec<SettingsError> {
-        if self.is_empty() {
-            return Vec::new();
+        let mut unused: Vec<&Rule> = self.rules.iter().collect();
+        for path in files {
+            unused.retain(|rule| !rule.pattern.matches(path.as_str()));
         }
-        let used: BTreeSet<usize> = files.flat_map(|path| self.patterns.matches(path.as_str())).collect();
-        let rules = self.rules.iter().enumerate().filter(|(at, _)| !used.contains(at));
-        rules.map(|(_, rule)| rule.unused.clone()).collect()
+        unused.into_iter().map(|rule| rule.unused.clone()).collect()
     }
 }
 
@@ -137,10 +129,9 @@ fn rule(
     recipients: &Arc<BTreeSet<Recipient>>,
 ) -> Result<Rule, SettingsError> {
     let (at, pattern) = (written.span().start, written.get_ref());
-    let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-    let pattern = glob.map_err(|error| SettingsError::at(text, at, error.to_string()))?;
+    let pattern = Pattern::new(pattern).map_err(|error| SettingsError::at(text, at, error.to_string()))?;
     let message =
-        format!("no file is under `{}`, so nothing is made secret by it", pattern.glob().escape_debug());
+        format!("no file is under `{}`, so nothing is made secret by it", pattern.as_str().escape_debug());
     let unused = SettingsError::at(text, at, message);
     Ok(Rule { pattern, recipients: recipients.clone(), unused })
 }

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Only changes of what this pattern means, as app/** (may be repeated; unless given: the files of --env, or all)
     #[arg(long, value_name = "PATTERN")]
     on: Vec<String>,
-    /// Put a value into the program's environment (may be repeated); the file is JSON or TOML
+    /// Put a value into the program's environment (may be repeated); the file is JSON, YAML or TOML
     #[arg(long, value_name = "NAME=PATH[:KEY]")]
     env: Vec<String>,
     /// Seconds that the program has to end before it is killed

@@ -8,7 +8,7 @@ use std::io::Write;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The file; with a key, one value of a JSON or TOML file: app/app.json:server.port
+    /// The file; with a key, one value of a JSON, YAML or TOML file: app/app.json:server.port
     #[arg(value_name = "PATH[:KEY]")]
     what: String,
     #[command(flatten)]

@@ -281,11 +281,6 @@ impl World {
                     keep: Vec::new(),
                     keep_seconds: WANTED_KEPT.as_secs(),
                     operations: None,
-                    // The simulated clock does not wait for the disk of this machine; the checks plant drift.
-                    drift: Mode::Off,
-                    ignore: Vec::new(),
-                    // Nobody asks there.
-                    socket: None,
                     log: LogFormat::default(),
                     log_level: "off".into(),
                 };
@@ -311,7 +306,13 @@ impl World {
                     secrets: Some(node.home.join("secrets")),
                     relays: Self::addresses(&node.parents),
                     channel: "main".into(),
+                    facts: Default::default(),
                     operations: None,
+                    // The simulated clock does not wait for the disk of this machine; the checks plant drift.
+                    drift: Mode::Off,
+                    ignore: Vec::new(),
+                    // Nobody asks there.
+                    socket: None,
                     log: LogFormat::default(),
                     log_level: "off".into(),
                 };

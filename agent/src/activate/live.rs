@@ -1,12 +1,13 @@
 //! The tree that is live, compared and put right (specs/activation.md, A-50 to A-58).
 
-use super::{Activation, View};
+use super::{Activation, Shown, View};
 use crate::AgentError;
 use crate::slots::{self, Checked, CurrentRepaired, Difference, Fault, Moment, Patterns};
 use rootcast::drift::Spot;
 use rootcast::limits::{MAX_CHANGED, MAX_REPAIRS_IN_PLACE};
 use rootcast::object::ObjectSource;
 use rootcast_replica::Replica;
+use rootcast_view::{Variables, WithDerived};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ impl Looked {
 pub struct Comparable {
     root: PathBuf,
     view: View,
+    shown: Shown,
+    variables: Variables,
     secrets: Option<PathBuf>,
     ignored: Patterns,
     replica: Arc<Replica>,
@@ -57,8 +60,9 @@ impl Comparable {
     /// # Errors
     /// As [`slots::Slots::check_active`].
     pub fn check(&self) -> Result<Checked, AgentError> {
-        let objects = &**self.replica.store();
-        Ok(slots::check_tree(&self.root, &self.view, objects, self.secrets.as_deref(), &self.ignored)?)
+        let views = self.shown.of.views(&**self.replica.store(), &self.variables)?;
+        let contents = WithDerived::new(&views, &self.shown.derived);
+        Ok(slots::check_tree(&self.root, &self.view, &contents, self.secrets.as_deref(), &self.ignored)?)
     }
 }
 
@@ -75,7 +79,13 @@ impl Activation {
     /// that is not known, or more than [`MAX_CHANGED`].
     pub(super) fn note_changes(&self, objects: &dyn ObjectSource) -> Option<Vec<Box<str>>> {
         let (before, now) = (self.standby.as_ref()?, self.active.as_ref()?);
-        let changed = super::changed(objects, &before.roots, &now.roots).ok()?;
+        // Other rules make other files of the same layers.
+        if before.of.rules != now.of.rules {
+            return None;
+        }
+        let was = before.of.views(objects, &self.variables).ok()?;
+        let is = now.of.views(objects, &self.variables).ok()?;
+        let changed = super::changed(&was, &before.derived, &is).ok()?;
         (changed.len() <= MAX_CHANGED).then(|| changed.keys().map(|path| path.as_str().into()).collect())
     }
 
@@ -103,10 +113,12 @@ impl Activation {
         if !active.secrets.is_empty() {
             self.secrets.put(&active.secrets, &*store)?;
         }
-        let (view, _) = self.view(&active.roots, &*store)?;
+        let variables = self.variables.clone();
+        let views = active.of.views(&*store, &variables)?;
+        let (view, shown) = self.view(&active.of, &views, &*store)?;
         let secrets = self.secrets.path().map(PathBuf::from);
         let (ignored, replica) = (self.ignored.clone(), self.replica.clone());
-        Ok(Some(Comparable { root, view, secrets, ignored, replica }))
+        Ok(Some(Comparable { root, view, shown, variables: variables.clone(), secrets, ignored, replica }))
     }
 
     /// Compares places of the live tree, and puts right what differs if `repair` says so: in place where
@@ -135,8 +147,11 @@ impl Activation {
             return Ok(looked);
         }
         let store = self.replica.store().clone();
-        let (view, _) = self.view(&active.roots, &*store)?;
-        let checked = self.slots.check_paths(&view, &*store, &paths)?;
+        let variables = self.variables.clone();
+        let views = active.of.views(&*store, &variables)?;
+        let (view, shown) = self.view(&active.of, &views, &*store)?;
+        let contents = WithDerived::new(&views, &shown.derived);
+        let checked = self.slots.check_paths(&view, &contents, &paths)?;
         if checked.is_whole() {
             return Ok(looked);
         }
@@ -148,7 +163,7 @@ impl Activation {
         }
         let extra = looked.differences.iter().filter(|one| one.fault == Fault::Extra).count() as u64;
         if looked.found - extra <= MAX_REPAIRS_IN_PLACE && looked.found == looked.differences.len() as u64 {
-            match self.slots.repair(&view, &*store, &looked.differences) {
+            match self.slots.repair(&view, &contents, &looked.differences) {
                 Ok(repaired) => {
                     looked.removed = repaired.things;
                     return Ok(looked);
@@ -157,18 +172,22 @@ impl Activation {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.replace_live(&view, &mut looked)?;
+        self.replace_live(&view, &contents, &mut looked)?;
         Ok(looked)
     }
 
     /// Makes the other slot what the live one should be, and flips to it.
-    fn replace_live(&mut self, view: &View, looked: &mut Looked) -> Result<(), AgentError> {
-        let store = self.replica.store().clone();
+    fn replace_live(
+        &mut self,
+        view: &View,
+        contents: &dyn ObjectSource,
+        looked: &mut Looked,
+    ) -> Result<(), AgentError> {
         self.slots.distrust_live();
         self.slots.put_back()?;
         looked.current = self.slots.repair_current()?.or(looked.current.take());
         self.standby = None;
-        let staged = self.slots.stage_full(view, &*store)?;
+        let staged = self.slots.stage_full(view, contents)?;
         self.slots.activate(staged)?;
         looked.flipped = true;
         Ok(())

@@ -365,8 +365,14 @@ mod tests {
         scene.watches.turn_to(scene.home.path().join("slots/a"), Moment::now(), &ignored).unwrap();
         assert_eq!(scene.watches.count(), 2);
         let root = scene.home.path().join("slots/a");
-        let since = Moment::now();
-        while Moment::now() == since {}
+        // All of before is in a tick of its own, and so is all of after.
+        let tick = || {
+            let before = Moment::now();
+            while Moment::now() == before {}
+            Moment::now()
+        };
+        let since = tick();
+        tick();
         fs::write(scene.at("d/f"), "theirs").unwrap();
         let changed = scene.watches.turn_to(root, since, &ignored).unwrap();
         assert_eq!(changed, ["d/f".into()], "before it was watched");

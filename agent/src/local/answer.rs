@@ -205,7 +205,7 @@ async fn values_of(request: &Request, local: &Local, path: &str) -> Response<Bod
         Ok(read) => read,
         Err(error) => return fault(error.status(), &error.to_string()),
     };
-    match values::value(path, &read.bytes, &key) {
+    match values::value(&read.path, &read.bytes, &key) {
         Ok(found) => {
             let mut response = value(StatusCode::OK, &found);
             head(&mut response, "application/json", read.generation);

@@ -79,6 +79,7 @@ impl FileError {
 
 /// A file that was read.
 pub(super) struct File {
+    pub(super) path: ConfigPath,
     pub(super) bytes: Bytes,
     /// The id of a blob of these bytes.
     pub(super) id: BlobId,
@@ -104,7 +105,7 @@ pub(super) async fn read(local: &Local, encoded: &str, most: u64) -> Result<File
         if local.generations.borrow().number() == before {
             let bytes = bytes?;
             let id = BlobId::of(&bytes);
-            return Ok(File { bytes, id, generation: before });
+            return Ok(File { path, bytes, id, generation: before });
         }
     }
     Err(FileError::Busy)

@@ -1,8 +1,8 @@
 //! Patterns of paths, and what in a live tree they leave alone (specs/activation.md, A-57).
 
 use super::disk;
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rootcast::limits::MAX_IGNORED;
+use rootcast::pattern::Pattern;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
 use std::ffi::{CStr, OsStr};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Patterns of paths: each with all beneath what it matches.
 #[derive(Debug, Clone, Default)]
-pub struct Patterns(Option<GlobSet>);
+pub struct Patterns(Vec<Pattern>);
 
 impl Patterns {
     /// Of patterns as specs/configuration.md, F-42 has them; `data/` is the same as `data`.
@@ -25,23 +25,20 @@ impl Patterns {
                 patterns.len()
             ));
         }
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            let bare = pattern.strip_suffix('/').unwrap_or(pattern);
-            if bare.is_empty() || bare.starts_with('/') {
-                return Err(format!("`{pattern}` is no pattern of paths in the live tree"));
-            }
-            let glob = GlobBuilder::new(bare).literal_separator(true).build();
-            set.add(glob.map_err(|error| error.to_string())?);
-        }
-        let set = set.build().map_err(|error| error.to_string())?;
-        Ok(Self((!patterns.is_empty()).then_some(set)))
+        let read = |text: &String| {
+            let bare = text.strip_suffix('/').unwrap_or(text);
+            Pattern::new(bare).map_err(|error| format!("`{text}`: {error}"))
+        };
+        Ok(Self(patterns.iter().map(read).collect::<Result<_, _>>()?))
     }
 
-    /// Whether a path, or a directory above it, is left alone.
+    /// Whether one of them matches a path, or a directory above it.
     pub fn covers(&self, path: &Path) -> bool {
-        let Some(set) = &self.0 else { return false };
-        path.ancestors().any(|above| !above.as_os_str().is_empty() && set.is_match(above))
+        let is_match = |above: &Path| {
+            let text = above.to_str().filter(|text| !text.is_empty());
+            text.is_some_and(|text| self.0.iter().any(|pattern| pattern.matches(text)))
+        };
+        !self.0.is_empty() && path.ancestors().any(is_match)
     }
 
     /// What of a name that the view has not may be removed: itself, or, where something in it is left
@@ -54,7 +51,7 @@ impl Patterns {
         kind: FileType,
     ) -> Vec<PathBuf> {
         let mut found = Vec::new();
-        if self.0.is_none() {
+        if self.0.is_empty() {
             found.push(path.to_owned());
         } else if !self.collect(at, path, name, kind, &mut found) {
             found = vec![path.to_owned()];
