@@ -42,7 +42,7 @@ pub struct AgentConfig {
     /// Patterns of paths in the live tree that are neither compared nor removed.
     #[serde(default)]
     pub ignore: Vec<String>,
-    /// The unix socket of the local API; `agent.sock` in `state` unless it is given.
+    /// The unix socket of the local API, or `off`; `agent.sock` in `state` unless it is given.
     #[serde(default)]
     pub socket: Option<PathBuf>,
     /// How the log is written: `text` or `json` lines.
@@ -52,6 +52,9 @@ pub struct AgentConfig {
     #[serde(default = "default_log_level")]
     pub log_level: String,
 }
+
+/// In the place of a path: there is to be none.
+const OFF: &str = "off";
 
 fn default_log_level() -> String {
     "info".into()
@@ -82,7 +85,7 @@ impl AgentConfig {
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
         }
-        if let Some(socket) = &mut config.socket {
+        if let Some(socket) = config.socket.as_mut().filter(|socket| socket.as_path() != Path::new(OFF)) {
             *socket = directory.join(&*socket);
         }
         // What links say must not depend on where the agent was started.
@@ -104,9 +107,13 @@ impl AgentConfig {
         }
     }
 
-    /// Where the local API is (specs/local.md, L-1).
-    pub fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| self.state.join("agent.sock"))
+    /// Where the local API is (specs/local.md, L-1); `None` where there is none.
+    pub fn socket(&self) -> Option<PathBuf> {
+        match &self.socket {
+            Some(socket) if socket.as_path() == Path::new(OFF) => None,
+            Some(socket) => Some(socket.clone()),
+            None => Some(self.state.join("agent.sock")),
+        }
     }
 
     /// The channel's name.

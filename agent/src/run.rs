@@ -242,7 +242,7 @@ pub(crate) async fn run_reloading(
 
 /// The socket of the local API. A host without it is as good as before to everybody else.
 fn local_api(config: &AgentConfig) -> Option<tokio::net::UnixListener> {
-    let path = config.socket();
+    let path = config.socket()?;
     let opened = local::open(&path);
     opened
         .inspect_err(|error| {

@@ -50,7 +50,11 @@ impl Place {
     pub(crate) fn agent(&self) -> Result<Asked, Failure> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
-            None => AgentConfig::load(&self.config)?.socket(),
+            None => AgentConfig::load(&self.config)?.socket().ok_or_else(|| {
+                let message = format!("{}: the agent's local API is off", self.config.display());
+                Failure::new(Exit::Usage, message)
+                    .next("take `socket = \"off\"` out of it, and restart the agent")
+            })?,
         };
         Ok(Asked { socket })
     }

@@ -7,8 +7,11 @@ mod scene;
 
 use scene::{Daemon, Scene, json, rootcast};
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What an agent must need at most to put something right, the machine being busy with other tests.
@@ -147,4 +150,59 @@ fn a_56_a_57_report_names_and_leaves_and_what_is_ignored_is_left_alone() {
     );
     assert_eq!(fs::read(live.at("app/app.yaml")).unwrap(), b"other");
     assert_eq!(fs::read(live.at("data/db")).unwrap(), b"theirs");
+}
+
+/// Ended with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_51_where_watches_are_refused_the_state_names_it_and_the_sysctl_is_said() {
+    // A user namespace has a limit of its own, and takes nothing from anybody else.
+    let limited = |command: &str| {
+        let script = format!("echo 4 > /proc/sys/user/max_inotify_watches && {command}");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-Ur", "sh", "-c", &script]);
+        unshare
+    };
+    if !limited("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    let scene = Scene::new();
+    let (_origin, address) = scene.relay("origin", &[]);
+    scene.publish(&address);
+    let text = format!(
+        "identity = 'platform/identities/agent-web-1'\nstate = 'state'\nlive = 'live'\n\
+         relays = ['{address}']\nchannel = 'prod'\n"
+    );
+    fs::write(scene.path("limited.toml"), text).unwrap();
+    let log = fs::File::create(scene.path("log")).unwrap();
+    let agent = limited("exec \"$0\" \"$@\"")
+        .args([env!("CARGO_BIN_EXE_rootcast"), "agent", &scene.path("limited.toml")])
+        .stderr(log)
+        .spawn();
+    let _agent = Ended(agent.unwrap());
+    let status = || {
+        let mut stream = UnixStream::connect(scene.path("state/agent.sock")).ok()?;
+        stream.write_all(b"GET /v1/status HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.contains(r#""limit":"watches""#).then_some(text)
+    };
+    let end = Instant::now() + SOON * 2;
+    let said = loop {
+        assert!(Instant::now() < end, "{}", fs::read_to_string(scene.path("log")).unwrap());
+        if let Some(said) = status() {
+            break said;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(said.contains(r#""state":"limited""#), "{said}");
+    assert!(fs::read_to_string(scene.path("log")).unwrap().contains("fs.inotify.max_user_watches"));
 }

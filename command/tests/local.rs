@@ -288,7 +288,7 @@ fn offline_with_its_live_tree_gone_an_agent_makes_it_again_from_its_store() {
 fn s1_11_a_program_is_restarted_with_new_values_and_its_code_is_ours() {
     let host = Host::new();
     let config = host.config();
-    let script = "echo port $PORT; trap 'exit 3' TERM; while :; do sleep 0.05; done";
+    let script = "trap 'exit 3' TERM; echo port $PORT; while :; do sleep 0.05; done";
     let mut exec = Lines::rootcast(&[
         "exec",
         "--config",

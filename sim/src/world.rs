@@ -311,8 +311,7 @@ impl World {
                     // The simulated clock does not wait for the disk of this machine; the checks plant drift.
                     drift: Mode::Off,
                     ignore: Vec::new(),
-                    // Nobody asks there.
-                    socket: None,
+                    socket: Some("off".into()),
                     log: LogFormat::default(),
                     log_level: "off".into(),
                 };
