@@ -5,6 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "this test reads and writes the committed corpus")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
+#[path = "seeds/views.rs"]
+mod views;
+
 use ed25519_dalek::{Signer, SigningKey};
 use rootcast::acceptance::{Accepted, Floors};
 use rootcast::codec;
@@ -176,6 +179,7 @@ fn objects(seeds: &mut Seeds) {
     };
     seeds.add("plan", "one", one.encode());
     seeds.add("plan", "many", many.encode());
+    views::add(seeds);
 }
 
 fn http(seeds: &mut Seeds, accepted: Accepted) {
