@@ -13,6 +13,7 @@ pub mod compact;
 pub mod cose;
 pub mod denials;
 pub mod draft;
+pub mod drift;
 pub mod edit;
 pub mod entry;
 pub mod exposition;

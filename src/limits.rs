@@ -4,6 +4,10 @@
 //! A peer is hostile or broken until proved otherwise, so each bound here is
 //! what a decoder, queue or wait may cost in the worst case (specs/limits.md has those of the formats).
 
+mod host;
+
+pub use host::*;
+
 use core::time::Duration;
 
 /// One KiB.

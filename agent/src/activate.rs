@@ -1,8 +1,12 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
+mod live;
+
+pub(crate) use live::Looked;
+
 use crate::AgentError;
 use crate::secrets::{Secrets, ViewSecrets};
-use crate::slots::{Report, SlotError, Slots};
+use crate::slots::{Moment, Patterns, Report, SlotError, Slots};
 use bytes::Bytes;
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
@@ -91,10 +95,14 @@ pub struct Activation {
     variables: Variables,
     slots: Slots,
     secrets: Secrets,
+    /// What of the live tree is left alone.
+    ignored: Patterns,
     /// What the active slot holds, once it was checked or activated.
     active: Option<Shown>,
     /// What the standby slot holds, once it was staged.
     standby: Option<Shown>,
+    /// What the last flip changed.
+    changed: Option<Vec<Box<str>>>,
 }
 
 /// What a slot holds.
@@ -170,7 +178,8 @@ impl Live {
 impl Activation {
     /// Over slots that are open.
     pub fn new(replica: Arc<Replica>, variables: Variables, slots: Slots) -> Self {
-        Self { replica, variables, slots, secrets: Secrets::default(), active: None, standby: None }
+        let (secrets, ignored) = (Secrets::default(), Patterns::default());
+        Self { replica, variables, slots, secrets, ignored, active: None, standby: None, changed: None }
     }
 
     /// The same on a host that may have secrets. Without this all are left out.
@@ -241,10 +250,12 @@ impl Activation {
         }
         let views = made.views(objects, &self.variables)?;
         let (view, shown) = self.view(made, &views, objects)?;
+        let since = Moment::now();
         let checked = self.slots.check_active(&view, objects)?;
         if checked.is_whole() {
             // After the machine was started its memory holds none of them.
             self.secrets.put(&shown.secrets, objects)?;
+            self.slots.adopt_active(since)?;
             self.active = Some(shown);
         } else {
             // What is live stays so for as long as nothing newer can be: its secrets too.
@@ -303,6 +314,7 @@ impl Activation {
         }
         self.standby = self.active.take();
         self.active = Some(shown);
+        self.changed = self.note_changes(objects);
         self.forget_secrets();
         outcome?;
         Ok(report)

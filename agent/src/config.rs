@@ -1,6 +1,8 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
+use crate::slots::Patterns;
+use rootcast::drift::Mode;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
@@ -34,6 +36,15 @@ pub struct AgentConfig {
     /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
+    /// What is done when others change the live tree: `repair`, `report`, or `off`.
+    #[serde(default)]
+    pub drift: Mode,
+    /// Patterns of paths in the live tree that are neither compared nor removed.
+    #[serde(default)]
+    pub ignore: Vec<String>,
+    /// The unix socket of the local API, or `off`; `agent.sock` in `state` unless it is given.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// How the log is written: `text` or `json` lines.
     #[serde(default)]
     pub log: LogFormat,
@@ -41,6 +52,9 @@ pub struct AgentConfig {
     #[serde(default = "default_log_level")]
     pub log_level: String,
 }
+
+/// In the place of a path: there is to be none.
+const OFF: &str = "off";
 
 fn default_log_level() -> String {
     "info".into()
@@ -66,8 +80,13 @@ impl AgentConfig {
         check_facts(&config.facts).map_err(|error| ConfigError::wrong(path, error))?;
         level(&config.log_level)
             .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
+        Patterns::new(&config.ignore)
+            .map_err(|error| ConfigError::wrong(path, format!("`ignore`: {error}")))?;
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
             *path = directory.join(&*path);
+        }
+        if let Some(socket) = config.socket.as_mut().filter(|socket| socket.as_path() != Path::new(OFF)) {
+            *socket = directory.join(&*socket);
         }
         // What links say must not depend on where the agent was started.
         if let Some(secrets) = &mut config.secrets {
@@ -88,6 +107,15 @@ impl AgentConfig {
         }
     }
 
+    /// Where the local API is (specs/local.md, L-1); `None` where there is none.
+    pub fn socket(&self) -> Option<PathBuf> {
+        match &self.socket {
+            Some(socket) if socket.as_path() == Path::new(OFF) => None,
+            Some(socket) => Some(socket.clone()),
+            None => Some(self.state.join("agent.sock")),
+        }
+    }
+
     /// The channel's name.
     ///
     /// # Errors
@@ -104,7 +132,9 @@ impl Settings for AgentConfig {
 
     fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
         let mut differ = Vec::new();
-        keep_keys!(self, old, differ: identity, state, live, secrets, channel, facts, log);
+        keep_keys!(
+            self, old, differ: identity, state, live, secrets, channel, facts, drift, ignore, socket, log
+        );
         differ
     }
 

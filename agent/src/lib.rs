@@ -9,9 +9,12 @@
 
 mod activate;
 mod config;
+pub mod drift;
 mod error;
 mod key;
+pub mod local;
 mod operations;
+mod relays;
 mod run;
 pub mod secrets;
 pub mod slots;

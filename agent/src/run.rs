@@ -1,23 +1,23 @@
 //! The agent's life: follow, verify, activate, report.
 
 use crate::activate::{Activation, Live, Required};
+use crate::drift::{DriftStatus, Found, Keeper};
+use crate::local::{self, Generation, Generations, Local, Relay};
 use crate::operations::Watched;
+use crate::relays::{Heard, Relays, adopting};
 use crate::secrets::Secrets;
-use crate::slots::{Report, Slots};
+use crate::slots::{Patterns, Report, Slots};
 use crate::{AgentConfig, AgentError, load_decryption_key};
 use rootcast::head::Freshness;
-use rootcast::limits::{ACTIVATION_RETRY, REPORT_GAP, SHUTDOWN_WAIT};
+use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::Interest;
 use rootcast::status::{Condition, HostState, reason};
-use rootcast::topology::{Address, Child, Patience};
-use rootcast_replica::operations::{Listener, Vitals, changes, operate, reread_identity};
+use rootcast_replica::operations::{Listener, Vitals, operate, reread_identity};
 use rootcast_replica::renewal::{ask_either_way, keep_renewed};
 use rootcast_replica::{
-    Fallback, Follow, FollowEvent, Held, Machine, Member, Replica, Reporting, System, Tending, child_of,
-    follow, known_addresses,
+    Fallback, FollowEvent, Held, Machine, Member, Replica, System, Tending, child_of, known_addresses,
 };
-use rootcast_transport::https::HttpsDialer;
-use rootcast_transport::{Code, Endpoint, Identity, TransportError};
+use rootcast_transport::Code;
 use rootcast_view::Variables;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -55,6 +55,8 @@ pub enum AgentEvent {
         /// Secrets of other hosts, which the view has not.
         left_out: u64,
     },
+    /// The live tree was not as its release has it.
+    Drift(Found),
     /// Whether the host knows that it is up to date has changed.
     Freshness(Freshness),
     /// A release could not be made live; what was live stays.
@@ -75,8 +77,16 @@ struct Agent {
     changed: watch::Sender<()>,
     /// Why the newest update was refused, while that stands.
     refusal: watch::Receiver<Option<String>>,
+    /// How the live tree is kept.
+    drift: watch::Receiver<DriftStatus>,
+    /// Changed when a generation has become live.
+    flips: watch::Sender<u64>,
+    /// What is live, and what it changed, for local clients.
+    generations: watch::Sender<Generations>,
     /// Why the newest release could not be made live, while that stands.
     failure: Option<String>,
+    /// What of the live tree an operator should look at.
+    alarm: Option<String>,
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     active: u64,
     files: u64,
@@ -131,8 +141,11 @@ pub(crate) async fn run_reloading(
     let interest = watch::Sender::new(Interest::named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
+    let ignored = Patterns::new(&config.ignore).unwrap_or_default();
     let variables = Variables { host: name.clone(), labels, facts: config.facts.clone() };
-    let activation = Activation::new(replica.clone(), variables, slots).with_secrets(secrets);
+    let activation = Activation::new(replica.clone(), variables, slots)
+        .with_secrets(secrets)
+        .with_ignored(ignored.clone());
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;
@@ -149,7 +162,9 @@ pub(crate) async fn run_reloading(
     let child = child_of(&own);
     let adopt = adopting(endpoint.clone(), dialer.clone());
     let rereading = reread_identity(settings.clone(), config.identity.clone(), own, adopt.clone());
-    let heard = Arc::new(Heard { vitals, refused, events: events.clone() });
+    let (generations, relay) = (watch::Sender::default(), watch::Sender::new(Relay::default()));
+    let (live, standing) = (generations.subscribe(), relay.subscribe());
+    let heard = Arc::new(Heard { vitals, refused, relay, events: events.clone() });
     let ways = watch::Sender::new(known_addresses(&config.relays));
     let known = ways.subscribe();
     let fallback = dialer.clone().map(Fallback::new);
@@ -164,6 +179,29 @@ pub(crate) async fn run_reloading(
         async move { ask_either_way(&endpoint, dialer.as_ref(), &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);
+    let (flips, drift) = (watch::Sender::new(0), watch::Sender::new(DriftStatus::default()));
+    let kept = drift.subscribe();
+    let local = local_api(&config);
+    let asked = Local::new(
+        name.clone(),
+        config.live.clone(),
+        replica.clone(),
+        report.subscribe(),
+        drift.subscribe(),
+        standing,
+        live,
+    );
+    let answering = local::serve(local, Arc::new(asked));
+    let keeper = Keeper {
+        activation: activation.clone(),
+        replica: replica.clone(),
+        home: config.live.clone(),
+        mode: config.drift,
+        ignored,
+        flips: flips.subscribe(),
+        status: drift,
+        events: events.clone(),
+    };
     let (active, files, left_out, freshness) = (0, 0, 0, None);
     let agent = Agent {
         replica,
@@ -172,7 +210,11 @@ pub(crate) async fn run_reloading(
         report,
         changed,
         refusal,
+        drift: kept,
+        flips,
+        generations,
         failure: None,
+        alarm: None,
         events,
         active,
         files,
@@ -188,6 +230,8 @@ pub(crate) async fn run_reloading(
         () = following => {}
         () = tending => {}
         () = renewing => {}
+        () = keeper.keep() => {}
+        () = answering => {}
         () = agent.activate_all() => {}
     }
     tracing::info!("stopping; what is live stays");
@@ -196,89 +240,15 @@ pub(crate) async fn run_reloading(
     Ok(())
 }
 
-/// Who hears what happens with the relays.
-struct Heard {
-    vitals: Arc<Vitals>,
-    refused: watch::Sender<Option<String>>,
-    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
-}
-
-impl Heard {
-    fn hear(&self, replica: &Replica, event: FollowEvent) {
-        tracing::info!(?event, "relay");
-        self.vitals.hear(replica.channel(), &event);
-        match &event {
-            FollowEvent::Failed { reason: why } => drop(self.refused.send_replace(Some(reason(why)))),
-            // Another relay may not offer what was refused.
-            FollowEvent::Held { .. } | FollowEvent::Connected { .. } => drop(self.refused.send_replace(None)),
-            _ => {}
-        }
-        (self.events)(AgentEvent::Follow(event));
-    }
-}
-
-/// The relays above this host.
-struct Relays {
-    endpoint: Endpoint,
-    /// What is done where QUIC reaches none.
-    fallback: Option<Fallback>,
-    child: Child,
-    /// Told which addresses can be asked.
-    ways: watch::Sender<Vec<Address>>,
-    replica: Arc<Replica>,
-    heard: Arc<Heard>,
-}
-
-impl Relays {
-    /// Follows those that the settings say; others, when they say so.
-    async fn follow(
-        self,
-        interest: watch::Receiver<Interest>,
-        (said, changed): (watch::Receiver<Condition>, watch::Receiver<()>),
-        mut settings: watch::Receiver<AgentConfig>,
-    ) {
-        let relays = |config: &AgentConfig| config.relays.clone();
-        let mut now = relays(&settings.borrow_and_update());
-        loop {
-            let (said, telling, of) = (said.clone(), self.heard.clone(), self.replica.clone());
-            let say = move || (said.borrow().clone(), None);
-            let following = follow(Follow {
-                endpoint: self.endpoint.clone(),
-                child: self.child.clone(),
-                parents: known_addresses(&now),
-                patience: Patience::STANDARD,
-                serves: None,
-                upstream: None,
-                ways: self.ways.clone(),
-                replica: self.replica.clone(),
-                interest: interest.clone(),
-                report: Reporting { changed: changed.clone(), say: Arc::new(say), gap: REPORT_GAP },
-                questions: None,
-                fallback: self.fallback.clone(),
-                events: Arc::new(move |event| telling.hear(&of, event)),
-            });
-            tokio::select! {
-                biased;
-                () = following => return,
-                wanted = changes(&mut settings, &now, relays) => now = wanted,
-            }
-            tracing::info!(relays = ?now, "other relays are followed");
-            self.ways.send_replace(known_addresses(&now));
-            let reason = "the configuration names other relays".to_owned();
-            self.heard.hear(&self.replica, FollowEvent::Lost { address: String::new(), reason });
-        }
-    }
-}
-
-/// What puts a renewed certificate to use.
-fn adopting(
-    endpoint: Endpoint,
-    dialer: Option<HttpsDialer>,
-) -> impl Fn(&Identity) -> Result<(), TransportError> + Clone {
-    move |renewed| {
-        endpoint.adopt(renewed)?;
-        dialer.as_ref().map_or(Ok(()), |dialer| dialer.adopt(renewed))
-    }
+/// The socket of the local API. A host without it is as good as before to everybody else.
+fn local_api(config: &AgentConfig) -> Option<tokio::net::UnixListener> {
+    let path = config.socket()?;
+    let opened = local::open(&path);
+    opened
+        .inspect_err(|error| {
+            tracing::error!(path = %path.display(), %error, "the local API cannot be served; `socket` names another place");
+        })
+        .ok()
 }
 
 async fn open_for_operators(config: &AgentConfig) -> Result<Option<Listener>, AgentError> {
@@ -296,7 +266,7 @@ impl Agent {
     /// Makes live whatever is held, and then each newer release.
     async fn activate_all(mut self) {
         let (mut held, mut head) = (self.replica.watch_held(), self.replica.watch_head());
-        let mut refusal = self.refusal.clone();
+        let (mut refusal, mut drift) = (self.refusal.clone(), self.drift.clone());
         loop {
             head.mark_unchanged();
             self.tell_freshness();
@@ -349,6 +319,10 @@ impl Agent {
                         if changed.is_err() { return }
                         self.tell(HostState::Active);
                     }
+                    changed = drift.changed() => {
+                        if changed.is_err() { return }
+                        self.tell_drift();
+                    }
                     () = lapse => {}
                 }
                 self.tell_freshness();
@@ -374,6 +348,26 @@ impl Agent {
         (self.events)(AgentEvent::Freshness(freshness));
     }
 
+    /// Says to local clients what is live now.
+    async fn tell_generation(&self, held: &Held) {
+        let paths = self.blocking(|activation| Ok(activation.take_changed())).await.unwrap_or_default();
+        let (number, since) = (held.accepted().number, self.replica.machine().seconds());
+        let issued = held.bundles.release().release().issued;
+        let next = Generation { number, since, issued };
+        self.generations.send_modify(|generations| generations.push(next, paths));
+    }
+
+    /// Says so where the live tree has begun, or ceased, to need an operator.
+    fn tell_drift(&mut self) {
+        let alarm = self.drift.borrow_and_update().alarm.clone();
+        if alarm != self.alarm {
+            self.alarm = alarm;
+            if self.active > 0 {
+                self.tell(HostState::Active);
+            }
+        }
+    }
+
     /// Makes a release live. Whether nothing is left to be tried again.
     async fn activate(&mut self, held: &Arc<Held>) -> bool {
         let number = held.accepted().number;
@@ -389,6 +383,10 @@ impl Agent {
                     );
                 }
                 let news = number != self.active;
+                if live.flipped || self.active == 0 {
+                    self.flips.send_modify(|flips| *flips += 1);
+                    self.tell_generation(held).await;
+                }
                 (self.active, self.files) = (number, live.files);
                 self.failure = None;
                 self.tell(HostState::Active);
@@ -472,6 +470,7 @@ impl Agent {
     /// runs, until that is over.
     fn tell(&self, state: HostState) {
         let why = self.failure.clone().or_else(|| self.refusal.borrow().clone());
+        let why = why.or_else(|| self.alarm.as_deref().map(reason));
         let (state, why) = match (state, why) {
             (HostState::Active | HostState::Failed, Some(why)) => (HostState::Failed, why),
             (HostState::Active, None) if self.replica.freshness() == Freshness::Stale => {

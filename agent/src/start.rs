@@ -35,6 +35,11 @@ impl Event for AgentEvent {
                 "written": report.written, "removed": report.removed, "syncs": report.syncs,
                 "secrets": secrets, "secrets_left_out": left_out,
             }),
+            Self::Drift(found) => json!({
+                "event": "drift", "paths": found.paths, "count": found.count, "repaired": found.repaired,
+                "flipped": found.flipped, "removed": found.removed, "micros": found.took.as_micros() as u64,
+                "set_aside": found.set_aside.as_ref().map(|path| path.display().to_string()),
+            }),
             Self::Failed { number, reason } => {
                 json!({ "event": "failed", "release": number, "reason": reason })
             }

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Handshake(crate::handshake::Handshake),
     /// CPU time of a relay that starts again below its children
     Herd(crate::herd::Herd),
+    /// How long a live file stays as somebody else wrote it
+    Drift(crate::drift::Drift),
     /// CPU time, memory and time to the last of many connected children when something new is pushed
     Push(crate::push::Push),
     /// A process that pushes over bare QUIC

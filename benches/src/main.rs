@@ -6,6 +6,7 @@ mod args;
 mod bandwidth;
 mod content;
 mod cost;
+mod drift;
 mod error;
 mod figures;
 mod floor;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         | Command::Scale(_)
         | Command::Handshake(_)
         | Command::Herd(_)
+        | Command::Drift(_)
         | Command::Push(_) => tracing::Level::ERROR,
     };
     tracing_subscriber::fmt()
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Scale(arguments) => scale::run(&arguments).map_err(BenchError::from),
         Command::Handshake(arguments) => handshake::run(&arguments),
         Command::Herd(arguments) => herd::run(&arguments),
+        Command::Drift(arguments) => drift::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Bare(arguments) => push::serve_bare(&arguments),
         Command::Member(member) => member::run(&member),

@@ -8,8 +8,10 @@ mod audit;
 mod completions;
 mod dev;
 mod diff;
+mod exec;
 mod explain;
 mod failure;
+mod get;
 mod host;
 mod hosts;
 mod init;
@@ -17,6 +19,7 @@ mod inspect;
 mod invite;
 mod join;
 mod key;
+mod local;
 mod output;
 mod passphrase;
 mod publish;
@@ -25,6 +28,7 @@ mod sign;
 mod status;
 mod trust;
 mod verify;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use output::Output;
@@ -80,6 +84,12 @@ enum Command {
     Relay(relay::Arguments),
     /// Run the agent of this host
     Agent(agent::Arguments),
+    /// Print a live file of this host, or a value in it
+    Get(get::Arguments),
+    /// Print a line for each generation that becomes live on this host
+    Watch(watch::Arguments),
+    /// Run a program; restart or signal it when its configuration changes
+    Exec(exec::Arguments),
     /// Show relays and hosts, and which release each has
     Status(status::Arguments),
     /// Re-hash a relay's, an agent's or a publisher's store and name what is damaged
@@ -119,6 +129,12 @@ fn main() -> ExitCode {
         Command::Audit(arguments) => audit::run(&arguments, &output),
         Command::Relay(arguments) => relay::run(&arguments, asked, &output),
         Command::Agent(arguments) => agent::run(&arguments, asked, &output),
+        Command::Get(arguments) => get::run(&arguments, &output),
+        Command::Watch(arguments) => watch::run(&arguments, &output),
+        Command::Exec(arguments) => match exec::run(&arguments, &output) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
         Command::Status(arguments) => status::run(&arguments, &output),
         Command::Verify(arguments) => verify::run(&arguments, &output),
         Command::Inspect(arguments) => inspect::run(&arguments, &output),

@@ -10,6 +10,7 @@ use crate::network::{Network, Place};
 use crate::platform::{Platform, channel};
 use crate::random::Random;
 use crate::trace::Trace;
+use rootcast::drift::Mode;
 use rootcast::limits::{MAX_RECORD, WANTED_KEPT};
 use rootcast::member::Role;
 use rootcast::object::ObjectSource;
@@ -307,6 +308,10 @@ impl World {
                     channel: "main".into(),
                     facts: Default::default(),
                     operations: None,
+                    // The simulated clock does not wait for the disk of this machine; the checks plant drift.
+                    drift: Mode::Off,
+                    ignore: Vec::new(),
+                    socket: Some("off".into()),
                     log: LogFormat::default(),
                     log_level: "off".into(),
                 };
@@ -556,7 +561,7 @@ fn agent_events(
                 checks.shows(node, number - 1);
             }
         }
-        AgentEvent::Ready { .. } => {}
+        AgentEvent::Ready { .. } | AgentEvent::Drift(_) => {}
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),
         AgentEvent::Failed { number, reason } => {
             trace.add(&name, format!("could not show release {number}: {reason}"));

@@ -86,6 +86,23 @@ pub(crate) enum Value {
     Map(Vec<Field>),
 }
 
+/// A value, to look into it.
+#[derive(Debug, Clone)]
+pub enum Seen<'a> {
+    /// Nothing.
+    Null,
+    /// Yes or no.
+    Flag(bool),
+    /// A number, as it is written.
+    Number(&'a str),
+    /// Text, and what its format has besides: dates, values under a tag.
+    Text(&'a str),
+    /// Items in order.
+    List(&'a [Node]),
+    /// Names and values, in the order of the file.
+    Map(Vec<(&'a str, &'a Node)>),
+}
+
 /// A key of a map with its value.
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
@@ -106,6 +123,22 @@ impl Node {
     pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         let Value::Map(fields) = &self.value else { return None };
         fields.iter().find(|field| field.name.text == name).map(|field| &field.node)
+    }
+
+    /// What it is.
+    pub fn seen(&self) -> Seen<'_> {
+        match &self.value {
+            Value::List(items) => Seen::List(items),
+            Value::Map(fields) => {
+                Seen::Map(fields.iter().map(|field| (&*field.name.text, &field.node)).collect())
+            }
+            Value::Scalar(scalar) => match scalar.kind {
+                Kind::Null => Seen::Null,
+                Kind::Flag => Seen::Flag(scalar.text.eq_ignore_ascii_case("true")),
+                Kind::Number => Seen::Number(&scalar.text),
+                Kind::Text => Seen::Text(&scalar.text),
+            },
+        }
     }
 
     /// The same value, wherever it stands.

@@ -17,7 +17,7 @@ mod yaml;
 
 pub use check::{check_replaced, check_syntax};
 pub use derive::{Derived, FileError, Made, Resolved, Version, ViewError, Views, WithDerived, derive};
-pub use document::{Format, Node, Place, read};
+pub use document::{Format, Node, Place, Seen, read};
 pub use error::{Fault, Flaw};
 pub use merge::{Keys, Merged, merge};
 pub use template::{Fact, Facts, Variables, check_facts, check_template, render};

@@ -1,8 +1,10 @@
 //! Comparing what is on disk with what should be, byte for byte, without writing.
 
+use super::SlotName;
 use super::beside::{self, Visitor};
 use super::disk::{self, DIRECTORY_MODE, Place};
 use super::error::SlotError;
+use super::patterns::Patterns;
 use super::view::{View, split};
 use rootcast::entry::{ChunkList, Content, Entry};
 use rootcast::id::{BlobId, ObjectId};
@@ -230,25 +232,140 @@ pub(super) fn check(
     root: Option<Place>,
     view: &dyn View,
     contents: Contents<'_>,
+    ignored: &Patterns,
 ) -> Result<Checked, SlotError> {
-    let home = root.as_ref().map(|root| root.path.clone()).unwrap_or_default();
-    let comparison = Comparison { contents, buffer: Vec::new() };
-    let mut check = Check { home, comparison, checked: Checked::default() };
-    match &root {
-        None => check.checked.add("", Fault::Kind),
-        Some(root) => check.directory_mode(root.fd.as_fd(), Path::new("")),
-    }
-    beside::walk(root, view, &mut check)?;
+    let mut check = Check::new(contents, ignored);
+    check_into(root, view, &mut check)?;
     Ok(check.checked)
 }
 
-struct Check<'a> {
-    home: PathBuf,
-    comparison: Comparison<'a>,
-    checked: Checked,
+/// As [`check`], into what is found already.
+pub(super) fn check_into(
+    root: Option<Place>,
+    view: &dyn View,
+    check: &mut Check<'_>,
+) -> Result<(), SlotError> {
+    match &root {
+        None => check.checked.add("", Fault::Kind),
+        Some(root) => {
+            check.home.clone_from(&root.path);
+            check.directory_mode(root.fd.as_fd(), Path::new(""));
+        }
+    }
+    beside::walk(root, view, check)
 }
 
-impl Check<'_> {
+/// Compares the tree at `root` with the view that it should hold, as [`super::Slots::check_active`] does,
+/// with no hold on the slots: what stages or flips them meanwhile makes differences that are none.
+///
+/// # Errors
+/// As [`super::Slots::check_active`].
+pub fn check_tree(
+    root: &Path,
+    view: &dyn View,
+    objects: &dyn ObjectSource,
+    secrets: Option<&Path>,
+    ignored: &Patterns,
+) -> Result<Checked, SlotError> {
+    // What lies above the slot may be a link or a mount point: the operator's choice.
+    let opened = match disk::open_mounted(rustix::fs::CWD, root) {
+        Ok(fd) => Some(Place { fd, path: root.to_owned() }),
+        Err(Errno::NOENT) => None,
+        Err(errno) if disk::is_not_directory(errno) => None,
+        Err(errno) => return Err(SlotError::io("open", root, errno)),
+    };
+    check(opened, view, Contents { objects, secrets }, ignored)
+}
+
+/// Opens a slot to read it; `None` where it is no directory.
+pub(super) fn open_slot(slots: &Place, slot: SlotName, path: PathBuf) -> Result<Option<Place>, SlotError> {
+    match disk::open_directory(slots.fd.as_fd(), slot.directory()) {
+        Ok(fd) => Ok(Some(Place { fd, path })),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) if disk::is_not_directory(errno) => Ok(None),
+        Err(errno) => Err(SlotError::io("open", &path, errno)),
+    }
+}
+
+/// A comparison under way.
+pub(super) struct Check<'a> {
+    /// The slot.
+    pub(super) home: PathBuf,
+    /// Where in it the paths of the view begin.
+    prefix: PathBuf,
+    comparison: Comparison<'a>,
+    ignored: &'a Patterns,
+    pub(super) checked: Checked,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(contents: Contents<'a>, ignored: &'a Patterns) -> Self {
+        let comparison = Comparison { contents, buffer: Vec::new() };
+        let (home, prefix, checked) = (PathBuf::new(), PathBuf::new(), Checked::default());
+        Self { home, prefix, comparison, ignored, checked }
+    }
+
+    /// Compares what is beneath the directory `path`, which is at `place`, with this part of the view.
+    pub(super) fn below(
+        &mut self,
+        place: Option<Place>,
+        path: &str,
+        view: &dyn View,
+    ) -> Result<(), SlotError> {
+        self.prefix = path.into();
+        let outcome = beside::walk(place, view, self);
+        self.prefix = PathBuf::new();
+        outcome
+    }
+
+    fn add(&mut self, path: PathBuf, fault: Fault) {
+        if !self.ignored.covers(&path) {
+            self.checked.add(path, fault);
+        }
+    }
+
+    /// The view has not what is there.
+    pub(super) fn visit_extra(&mut self, at: &Place, name: &CStr, kind: FileType) {
+        let path = self.relative(at, name.to_bytes());
+        for path in self.ignored.removable(at.fd.as_fd(), &path, name, kind) {
+            self.add(path, Fault::Extra);
+        }
+    }
+
+    /// The view has a directory where something is.
+    pub(super) fn visit_directory(&mut self, at: &Place, name: &str, found: FileType) -> Option<OwnedFd> {
+        let path = self.relative(at, name.as_bytes());
+        if found != FileType::Directory {
+            self.add(path, Fault::Kind);
+            return None;
+        }
+        match disk::open_directory(at.fd.as_fd(), name) {
+            Ok(fd) => {
+                self.directory_mode(fd.as_fd(), &path);
+                Some(fd)
+            }
+            Err(_) => {
+                self.add(path, Fault::Unreadable);
+                None
+            }
+        }
+    }
+
+    /// The view has this entry, in a directory that is there.
+    pub(super) fn visit_entry(
+        &mut self,
+        at: &Place,
+        path: &ConfigPath,
+        entry: &Entry,
+    ) -> Result<(), SlotError> {
+        self.checked.entries += 1;
+        self.checked.bytes += entry.size();
+        if let Some(fault) = self.comparison.compare(at.fd.as_fd(), path, entry)?.fault {
+            self.add(self.prefix.join(path.as_str()), fault);
+        }
+        Ok(())
+    }
+
     fn relative(&self, at: &Place, name: &[u8]) -> PathBuf {
         let path = at.join(OsStr::from_bytes(name));
         path.strip_prefix(&self.home).map(Path::to_owned).unwrap_or(path)
@@ -257,29 +374,15 @@ impl Check<'_> {
     fn directory_mode(&mut self, fd: BorrowedFd<'_>, path: &Path) {
         match fstat(fd) {
             Ok(stat) if disk::permissions(&stat) == DIRECTORY_MODE => {}
-            Ok(_) => self.checked.add(path, Fault::Mode),
-            Err(_) => self.checked.add(path, Fault::Unreadable),
+            Ok(_) => self.add(path.to_owned(), Fault::Mode),
+            Err(_) => self.add(path.to_owned(), Fault::Unreadable),
         }
     }
 }
 
 impl Visitor for Check<'_> {
     fn directory(&mut self, at: &Place, name: &str, found: FileType) -> Result<Option<OwnedFd>, SlotError> {
-        let path = self.relative(at, name.as_bytes());
-        if found != FileType::Directory {
-            self.checked.add(path, Fault::Kind);
-            return Ok(None);
-        }
-        match disk::open_directory(at.fd.as_fd(), name) {
-            Ok(fd) => {
-                self.directory_mode(fd.as_fd(), &path);
-                Ok(Some(fd))
-            }
-            Err(_) => {
-                self.checked.add(path, Fault::Unreadable);
-                Ok(None)
-            }
-        }
+        Ok(self.visit_directory(at, name, found))
     }
 
     fn entry(
@@ -289,21 +392,19 @@ impl Visitor for Check<'_> {
         entry: &Entry,
         _: Option<FileType>,
     ) -> Result<(), SlotError> {
-        self.checked.entries += 1;
-        self.checked.bytes += entry.size();
-        let fault = match at {
-            None => Some(Fault::Missing),
-            Some(at) => self.comparison.compare(at.fd.as_fd(), path, entry)?.fault,
-        };
-        if let Some(fault) = fault {
-            self.checked.add(path.as_str(), fault);
+        match at {
+            Some(at) => self.visit_entry(at, path, entry),
+            None => {
+                self.checked.entries += 1;
+                self.checked.bytes += entry.size();
+                self.add(self.prefix.join(path.as_str()), Fault::Missing);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    fn extra(&mut self, at: &Place, name: &CStr, _: FileType) -> Result<(), SlotError> {
-        let path = self.relative(at, name.to_bytes());
-        self.checked.add(path, Fault::Extra);
+    fn extra(&mut self, at: &Place, name: &CStr, kind: FileType) -> Result<(), SlotError> {
+        self.visit_extra(at, name, kind);
         Ok(())
     }
 }

@@ -7,7 +7,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Permission bits of every directory.
@@ -143,6 +144,12 @@ pub(super) fn rename(
     fs::renameat(from, name, to, place)
 }
 
+/// Gives a name another, if nothing has that.
+pub(super) fn rename_new(at: BorrowedFd<'_>, name: impl Arg, to: impl Arg + Copy) -> Result<()> {
+    before(Step::Rename, at)?;
+    fs::renameat_with(at, name, at, to, fs::RenameFlags::NOREPLACE)
+}
+
 /// Makes one file's content and mode, or one directory's names, durable.
 pub(super) fn sync(fd: BorrowedFd<'_>) -> Result<()> {
     before(Step::Sync, fd)?;
@@ -201,11 +208,16 @@ pub(super) fn list(fd: BorrowedFd<'_>, at_most: usize) -> Result<Vec<(CString, F
 /// Removes whatever has this name; it is no error if nothing has.
 /// Returns how many files and links went.
 pub(super) fn clear(at: &Place, name: &str) -> std::result::Result<u64, SlotError> {
+    clear_name(at, OsStr::new(name))
+}
+
+/// As [`clear`], of any name.
+pub(super) fn clear_name(at: &Place, name: &OsStr) -> std::result::Result<u64, SlotError> {
     let fail = |errno| SlotError::io("remove", &at.join(name), errno);
     match look(at.fd.as_fd(), name).map_err(fail)? {
         None => Ok(0),
         Some(stat) if kind(&stat) == FileType::Directory => {
-            let name = CString::new(name).map_err(|_| fail(Errno::INVAL))?;
+            let name = CString::new(name.as_bytes()).map_err(|_| fail(Errno::INVAL))?;
             super::remove::remove_tree(at.fd.as_fd(), &name).map_err(fail)
         }
         Some(_) => unlink(at.fd.as_fd(), name).map_err(fail).map(|()| 1),

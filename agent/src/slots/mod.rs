@@ -15,7 +15,9 @@ mod check;
 mod current;
 mod disk;
 mod error;
+mod patterns;
 mod remove;
+mod repair;
 mod steps;
 mod view;
 mod write;
@@ -23,9 +25,11 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Checked, Difference, Fault};
+pub use check::{Checked, Difference, Fault, check_tree};
 pub use error::{Shortage, SlotError};
-pub use view::View;
+pub use patterns::Patterns;
+pub use repair::{CurrentRepaired, Repaired};
+pub use view::{Entries, View};
 
 use crate::secrets::ViewSecrets;
 use check::Contents;
@@ -37,7 +41,9 @@ use rootcast::path::ConfigPath;
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstatvfs, openat};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use view::{Checks, Totals};
@@ -135,14 +141,35 @@ pub struct Slots {
     folds: bool,
     /// The directory that links to secrets lead to.
     secrets: Option<PathBuf>,
+    /// What is left alone.
+    ignored: Patterns,
     /// Slots that this process has staged and not begun to stage again.
     whole: Vec<SlotName>,
     /// What this process activated last, for when the link is gone.
     last: Option<SlotName>,
     /// Whether the last flip may not be on disk; then nothing is staged before it is.
     unsynced_flip: bool,
+    /// When that was, or its check began, by the clock of files.
+    since: Moment,
     /// The serial of the newest staging, done or not.
     serial: u64,
+}
+
+/// A moment by the clock that the kernel marks changes of files with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(i64, i64);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        Self(now.tv_sec, now.tv_nsec)
+    }
+
+    /// When a file, link or directory was changed last.
+    pub fn of(changed: &std::fs::Metadata) -> Self {
+        Self(changed.ctime(), changed.ctime_nsec())
+    }
 }
 
 /// Serials are of the process, so that no token of other slots passes here.
@@ -173,8 +200,14 @@ impl Slots {
         rustix::fs::fsync(&home.fd).map_err(|errno| SlotError::io("sync", &home.path, errno))?;
         disk::clear(&slots, UNFINISHED)?;
         let folds = folds_case(&slots)?;
-        let whole = Vec::new();
-        Ok(Self { home, slots, folds, secrets: None, whole, last: None, unsynced_flip: false, serial: 0 })
+        let (whole, ignored) = (Vec::new(), Patterns::default());
+        let (secrets, last, unsynced_flip, since, serial) = (None, None, false, Moment::now(), 0);
+        Ok(Self { home, slots, folds, secrets, ignored, whole, last, unsynced_flip, since, serial })
+    }
+
+    /// Says what in a slot is left alone.
+    pub fn set_ignored(&mut self, ignored: Patterns) {
+        self.ignored = ignored;
     }
 
     /// Says where the files are that secrets of a view are links to
@@ -206,7 +239,7 @@ impl Slots {
         let totals = view::check(view, self.folds)?;
         let slot = self.begin()?;
         let root = self.make_standby(slot)?;
-        let sweep = Sweep::run(self.open_standby(slot)?, view)?;
+        let sweep = Sweep::run(self.open_standby(slot)?, view, &self.ignored)?;
         check_room(&root, totals.minus(sweep.kept))?;
         // What was found right may have been written by a process that was killed before it synced.
         let mut standby = Standby::new(&self.slots, root, self.contents(objects), Unsynced::All);
@@ -232,7 +265,8 @@ impl Slots {
     ) -> Result<Staged, SlotError> {
         let slot = self.standby()?;
         let needs_full = |reason| SlotError::NeedsFull { path: self.path(slot), reason };
-        if !self.whole.contains(&slot) {
+        // Where another hand has turned `current`, the standby is the slot that was live.
+        if !self.whole.contains(&slot) || self.last == Some(slot) {
             return Err(needs_full("is not known to be whole"));
         }
         if self.folds {
@@ -273,6 +307,7 @@ impl Slots {
         if staged.serial != self.serial || previous == Some(slot) {
             return Err(SlotError::Superseded { path: staged.path });
         }
+        self.since = Moment::now();
         let outcome = current::flip(&self.home, slot);
         if matches!(outcome, Ok(()) | Err(SlotError::FlipNotDurable { .. })) {
             self.last = Some(slot);
@@ -288,13 +323,8 @@ impl Slots {
         let Some(slot) = self.active()? else {
             return Err(SlotError::NothingActive { path: self.home.join(current::CURRENT) });
         };
-        let root = match disk::open_directory(self.slots.fd.as_fd(), slot.directory()) {
-            Ok(fd) => Some(Place { fd, path: self.path(slot) }),
-            Err(Errno::NOENT) => None,
-            Err(errno) if disk::is_not_directory(errno) => None,
-            Err(errno) => return Err(SlotError::io("open", &self.path(slot), errno)),
-        };
-        check::check(root, view, self.contents(objects))
+        let root = check::open_slot(&self.slots, slot, self.path(slot))?;
+        check::check(root, view, self.contents(objects), &self.ignored)
     }
 
     /// The secrets that the active slot has links to, as far as it can be read:

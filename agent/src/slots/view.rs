@@ -4,6 +4,7 @@ use super::error::SlotError;
 use rootcast::entry::Entry;
 use rootcast::path::ConfigPath;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A host's resolved files, sorted by the bytes of their paths.
 ///
@@ -11,12 +12,51 @@ use std::collections::BTreeMap;
 /// what cannot be written, before anything is; then to remove; then to write.
 pub trait View {
     /// The entries in ascending order. An error ends the use of the iterator.
-    fn entries(&self) -> Box<dyn Iterator<Item = Result<(ConfigPath, Entry), SlotError>> + '_>;
+    fn entries(&self) -> Entries<'_>;
+
+    /// The entry at `path`, or those beneath it; all of them where it is empty.
+    fn below<'a>(&'a self, path: &'a str) -> Entries<'a> {
+        Box::new(self.entries().filter(move |item| item.as_ref().map_or(true, |(at, _)| is_below(path, at))))
+    }
+}
+
+/// Entries in ascending order.
+pub type Entries<'a> = Box<dyn Iterator<Item = Result<(ConfigPath, Entry), SlotError>> + 'a>;
+
+fn is_below(path: &str, at: &ConfigPath) -> bool {
+    let rest = at.as_str().strip_prefix(path);
+    path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What of a view lies beneath a directory, with paths from there.
+pub(super) struct Below<'a> {
+    pub(super) view: &'a dyn View,
+    pub(super) path: &'a str,
+}
+
+impl View for Below<'_> {
+    fn entries(&self) -> Entries<'_> {
+        let items = self.view.below(self.path);
+        Box::new(items.filter_map(|item| match item {
+            Err(error) => Some(Err(error)),
+            Ok((path, entry)) => {
+                let rest = path.as_str().strip_prefix(self.path)?.strip_prefix('/')?;
+                Some(Ok((ConfigPath::new(rest).ok()?, entry)))
+            }
+        }))
+    }
 }
 
 impl View for BTreeMap<ConfigPath, Entry> {
-    fn entries(&self) -> Box<dyn Iterator<Item = Result<(ConfigPath, Entry), SlotError>> + '_> {
+    fn entries(&self) -> Entries<'_> {
         Box::new(self.iter().map(|(path, entry)| Ok((path.clone(), entry.clone()))))
+    }
+
+    fn below<'a>(&'a self, path: &'a str) -> Entries<'a> {
+        let from = self.range::<str, _>((Bound::Included(path), Bound::Unbounded));
+        let near = from.take_while(move |(at, _)| at.as_str().starts_with(path));
+        let below = near.filter(move |(at, _)| is_below(path, at));
+        Box::new(below.map(|(path, entry)| Ok((path.clone(), entry.clone()))))
     }
 }
 

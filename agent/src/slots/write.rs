@@ -4,6 +4,7 @@ use super::beside::{self, Visitor};
 use super::check::{Comparison, Contents, file_mode, read_list};
 use super::disk::{self, Place};
 use super::error::SlotError;
+use super::patterns::Patterns;
 use super::view::{Totals, View, size_on_disk, split};
 use super::{Report, remove};
 use rootcast::entry::{Content, Entry};
@@ -13,7 +14,8 @@ use rootcast::path::ConfigPath;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -22,16 +24,19 @@ use std::rc::Rc;
 pub(super) const UNFINISHED: &str = ".writing";
 
 /// Removes from a slot what the view has not, and what is of another kind there.
-pub(super) struct Sweep {
+pub(super) struct Sweep<'a> {
     /// Files and links removed.
     pub(super) removed: u64,
     /// What of the view the slot holds already, going by name and kind.
     pub(super) kept: Totals,
+    home: PathBuf,
+    ignored: &'a Patterns,
 }
 
-impl Sweep {
-    pub(super) fn run(root: Place, view: &dyn View) -> Result<Self, SlotError> {
-        let mut sweep = Self { removed: 0, kept: Totals::default() };
+impl<'a> Sweep<'a> {
+    pub(super) fn run(root: Place, view: &dyn View, ignored: &'a Patterns) -> Result<Self, SlotError> {
+        let home = root.path.clone();
+        let mut sweep = Self { removed: 0, kept: Totals::default(), home, ignored };
         beside::walk(Some(root), view, &mut sweep)?;
         Ok(sweep)
     }
@@ -52,7 +57,7 @@ impl Sweep {
     }
 }
 
-impl Visitor for Sweep {
+impl Visitor for Sweep<'_> {
     fn directory(&mut self, at: &Place, name: &str, found: FileType) -> Result<Option<OwnedFd>, SlotError> {
         if found != FileType::Directory {
             self.remove_named(at, name)?;
@@ -88,6 +93,12 @@ impl Visitor for Sweep {
     }
 
     fn extra(&mut self, at: &Place, name: &CStr, found: FileType) -> Result<(), SlotError> {
+        let path = at.join(OsStr::from_bytes(name.to_bytes()));
+        let path = path.strip_prefix(&self.home).unwrap_or(&path);
+        // A directory that holds what is left alone stays with all in it until it is live and compared.
+        if self.ignored.removable(at.fd.as_fd(), path, name, found) != [path] {
+            return Ok(());
+        }
         self.remove(at, name, found)
     }
 }
@@ -150,6 +161,8 @@ pub(super) struct Standby<'a> {
     unsynced: Unsynced,
     report: Report,
     comparison: Comparison<'a>,
+    /// Whether others read what is written as soon as it is in its place.
+    live: bool,
 }
 
 const NOT_A_DIRECTORY: &str = "is not the directory that it should be";
@@ -164,7 +177,20 @@ impl<'a> Standby<'a> {
             unsynced,
             report: Report::default(),
             comparison: Comparison { contents, buffer: Vec::new() },
+            live: false,
         }
+    }
+
+    /// The same of a slot that is live: a file is durable before it takes its place, so that no
+    /// power failure leaves an empty one there.
+    pub(super) fn live(mut self) -> Self {
+        self.live = true;
+        self
+    }
+
+    /// Makes the directories of a path, where they are not there, with their mode.
+    pub(super) fn enter_directory_of(&mut self, path: &ConfigPath) -> Result<(), SlotError> {
+        self.enter(path, true)
     }
 
     fn io(&self, doing: &'static str, path: &ConfigPath, errno: Errno) -> SlotError {
@@ -277,7 +303,10 @@ impl<'a> Standby<'a> {
                 self.write_content(fd.as_fd(), path, content)?;
                 disk::set_mode(fd.as_fd(), file_mode(*executable))
                     .map_err(|errno| self.io("set the mode of", path, errno))?;
-                Some(Rc::new(fd))
+                if self.live {
+                    disk::sync(fd.as_fd()).map_err(|errno| self.io("sync", path, errno))?;
+                }
+                Some(Rc::new(fd)).filter(|_| !self.live)
             }
             Entry::Symlink { target } => {
                 disk::link(target.as_str(), slots, UNFINISHED)

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use step::Step;
-use tree::Shape;
+pub(crate) use tree::{Shape, repository};
 
 /// What is measured, and where.
 #[derive(Debug, Args)]

@@ -44,7 +44,7 @@ fn sizes(files: u64) -> (u64, u64) {
 
 /// How the files of a tree lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// In directories of services, below those of teams; one bundle.
     Nested,
     /// All in one directory; one bundle.
@@ -58,7 +58,7 @@ const LAYERS: &[u8] = b"layers = ['base', 'region/{region}', 'role/{role}']\n";
 
 impl Shape {
     /// The path of the file with this number.
-    pub(super) fn path(self, number: u64) -> String {
+    pub(crate) fn path(self, number: u64) -> String {
         let (directory, ending) =
             (number / DIRECTORY, if number.is_multiple_of(3) { "yaml" } else { "conf" });
         let (team, part) = (directory / TEAM, number % DIRECTORY);
@@ -106,7 +106,7 @@ pub(super) fn content(number: u64, files: u64, version: u64) -> Vec<u8> {
 }
 
 /// Makes a bare repository: a commit with all files, [`CHANGES`] of one each, one of all again.
-pub(super) fn repository(at: &Path, files: u64, shape: Shape) -> Result<(), ScaleError> {
+pub(crate) fn repository(at: &Path, files: u64, shape: Shape) -> Result<(), ScaleError> {
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
         command.arg("-C").arg(at).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());

@@ -5,6 +5,7 @@ mod figures;
 mod planted;
 mod readers;
 mod refused;
+mod repair;
 mod views;
 
 use super::*;
