@@ -106,7 +106,8 @@ impl ViewRules {
         if self.merges.iter().map(|rule| rule.keys.len()).sum::<usize>() > MAX_MERGE_KEYS {
             return Err("more keyed lists than a host takes");
         }
-        let mut names = self.merges.iter().flat_map(|rule| rule.keys.iter()).flat_map(|(list, by)| [list, by]);
+        let mut names =
+            self.merges.iter().flat_map(|rule| rule.keys.iter()).flat_map(|(list, by)| [list, by]);
         if names.any(|name| name.is_empty() || name.len() > MAX_MERGE_KEY) {
             return Err("a keyed list, or its field, without a name or with one that is too long");
         }
@@ -147,7 +148,8 @@ mod tests {
     fn f_53_rules_come_back_and_have_one_encoding() {
         let rules = rules();
         assert_eq!(ViewRules::decode(&rules.encode()).unwrap(), rules);
-        let twice: EncodedMerge = (vec!["x".into()], vec![("b".into(), "n".into()), ("a".into(), "n".into())]);
+        let twice: EncodedMerge =
+            (vec!["x".into()], vec![("b".into(), "n".into()), ("a".into(), "n".into())]);
         let unordered = codec::encode(&EncodedRules(vec![twice], vec![]));
         assert!(ViewRules::decode(&unordered).is_err());
         let many = codec::encode(&EncodedRules(vec![], vec!["x".into(); MAX_VIEW_PATTERNS + 1]));

@@ -10,7 +10,7 @@ use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
 use rootcast::id::{BlobId, Chain, EditHash, NodeId};
-use rootcast::layers::PLAN_BUNDLE;
+use rootcast::layers::{LayerError, LayerPattern, PLAN_BUNDLE};
 use rootcast::limits::{MAX_BLOB, MAX_BUNDLES, MAX_SECRET};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
@@ -18,6 +18,7 @@ use rootcast::path::{BundleName, ChannelName, ConfigPath, LinkTarget, PathError}
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::protocol::Publication;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::service::services_path;
 use rootcast::settings::SettingsError;
 use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
 use rootcast_keys::{KeyError, Signer};
@@ -106,6 +107,9 @@ pub enum CompileError {
     /// A fixed name is not one.
     #[error(transparent)]
     Name(#[from] PathError),
+    /// A fixed layer is not one.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
 }
 
 /// What a long compilation is at.
@@ -370,7 +374,8 @@ fn remove_unlisted(
     Ok(())
 }
 
-/// The plan of the bundles there are now; none for a repository without layers.
+/// The plan of the bundles there are now, and what else hosts need to know; none for a repository
+/// without layers of which they need to know nothing (F-30).
 fn add_plan(
     settings: &Rootcast,
     compiled: &mut Compiled,
@@ -379,20 +384,36 @@ fn add_plan(
 ) -> Result<(), CompileError> {
     let name = plan_bundle()?;
     compiled.bundles.retain(|bundle, _| *bundle != name);
-    let Some(layers) = &settings.layers else { return Ok(()) };
+    let rules = rules(settings)?;
+    let layers = match &settings.layers {
+        Some(layers) => layers.clone(),
+        None if rules.is_empty() => return Ok(()),
+        None => vec![LayerPattern::base()?],
+    };
     let bundles: BTreeSet<BundleName> = compiled.bundles.keys().cloned().collect();
-    let plan = Plan { layers: layers.clone(), bundles };
+    let plan = Plan { layers, bundles };
     let (encoded, count) = (plan.encode(), plan.bundles.len());
     if encoded.len() as u64 > MAX_BLOB || count >= MAX_BUNDLES {
         return Err(CompileError::TooManyBundles { bundles: count, size: encoded.len() });
     }
-    let content = chunking::store(Bytes::from(encoded), batch)?;
-    let entry = Entry::File { content, executable: false };
-    let changes = tree::Changes::from([(plan_path()?, Some(entry))]);
+    let mut changes = tree::Changes::new();
+    for (path, bytes) in rules.into_iter().chain([(plan_path()?, encoded)]) {
+        let content = chunking::store(Bytes::from(bytes), batch)?;
+        changes.insert(path, Some(Entry::File { content, executable: false }));
+    }
     let failed = |source| CompileError::Tree { bundle: name.clone(), source };
     let tree = tree::update(objects, empty_root(), &changes, batch).map_err(failed)?;
     compiled.bundles.insert(name, tree);
     Ok(())
+}
+
+/// The files of the plan's bundle beside the plan itself. Each is at most a settings file long, so one blob.
+fn rules(settings: &Rootcast) -> Result<Vec<(ConfigPath, Vec<u8>)>, CompileError> {
+    let mut rules = Vec::new();
+    if !settings.services.is_empty() {
+        rules.push((services_path()?, settings.services.encode()));
+    }
+    Ok(rules)
 }
 
 impl Making<'_> {

@@ -17,6 +17,7 @@ pub mod objects;
 mod text;
 
 use rootcast::acceptance::Floors;
+use rootcast::activation::{History, Journal, Orders};
 use rootcast::http::{LeafAnswer, NewsAnswer};
 use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::protocol::{
@@ -41,6 +42,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("frame-length", messages::frame_length),
     ("head", documents::head),
     ("hosts-answer", messages::canonical::<HostsAnswer>),
+    ("history", messages::canonical::<History>),
     ("http-edits", http::edits),
     ("http-leaf", messages::canonical::<LeafAnswer>),
     ("http-news", messages::canonical::<NewsAnswer>),
@@ -49,6 +51,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("join-answer", messages::canonical::<JoinAnswer>),
     ("join-request", documents::join_request),
     ("join-string", text::join_string),
+    ("journal", messages::canonical::<Journal>),
     ("kept-parents", messages::canonical::<KeptParents>),
     ("member", text::member),
     ("names", text::names),
@@ -57,6 +60,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("objects-answer", messages::canonical::<ObjectsAnswer>),
     ("objects-request", messages::canonical::<ObjectsRequest>),
     ("opening", messages::canonical::<Opening>),
+    ("orders", messages::canonical::<Orders>),
     ("path", text::path),
     ("plan", objects::plan),
     ("public-documents", messages::canonical::<PublicDocuments>),
@@ -67,6 +71,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("release-draft", drafts::release),
     ("report", messages::canonical::<Report>),
     ("secret", objects::secret),
+    ("services", objects::services),
     ("settings", text::settings),
     ("status-answer", messages::canonical::<StatusAnswer>),
     ("trust", documents::trust),
