@@ -6,8 +6,9 @@
 
 use crate::acceptance::Accepted;
 use crate::encode_as_array;
-use crate::id::{NodeId, ReleaseHash};
+use crate::id::{BlobId, NodeId, ReleaseHash};
 use crate::limits::{KEPT_GENERATIONS, KEPT_OUTPUT, MAX_REASON, MAX_RESUMES};
+use crate::path::BundleName;
 use crate::service::ServiceName;
 use crate::status::clip;
 use serde::{Deserialize, Serialize};
@@ -119,22 +120,25 @@ pub struct Generation {
     pub release: Accepted,
     /// The tree of the bundle `plan`, if there is one.
     pub plan: Option<NodeId>,
-    /// The trees of the layers, from the lowest to the highest.
-    pub layers: Vec<NodeId>,
+    /// The files of that bundle which say what is made of the layers and done with it: all but `plan`.
+    pub rules: Vec<BlobId>,
+    /// The layers, from the lowest to the highest: each bundle and its tree.
+    pub layers: Vec<(BundleName, NodeId)>,
     /// When it became live, in seconds since 1970 by the host's clock.
     pub since: u64,
 }
-encode_as_array!(Generation { number, release, plan, layers, since });
+encode_as_array!(Generation { number, release, plan, rules, layers, since });
 
 impl Generation {
     /// Whether both show the same with the same services.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.plan, &self.layers) == (&other.plan, &other.layers)
+        let roots = |generation: &Self| generation.layers.iter().map(|(_, root)| *root).collect::<Vec<_>>();
+        (&self.rules, roots(self)) == (&other.rules, roots(other))
     }
 
     /// Trees that are needed to make it live.
     pub fn roots(&self) -> impl Iterator<Item = NodeId> {
-        self.layers.iter().copied().chain(self.plan)
+        self.layers.iter().map(|(_, root)| *root).chain(self.plan)
     }
 }
 
@@ -151,6 +155,8 @@ pub struct Journal {
     pub new: Option<Generation>,
     /// Services whose hooks run in it; of an activation that ended well none.
     pub touched: BTreeSet<ServiceName>,
+    /// Whether the new generation may have been live in it.
+    pub switched: bool,
     /// How often the agent was started in the midst of it.
     pub resumed: u64,
     /// Why it is or was rolled back.
@@ -158,7 +164,7 @@ pub struct Journal {
     /// The last that the hook wrote which failed.
     pub output: String,
 }
-encode_as_array!(Journal { state, run, old, new, touched, resumed, reason, output });
+encode_as_array!(Journal { state, run, old, new, touched, switched, resumed, reason, output });
 
 impl Default for Journal {
     fn default() -> Self {
@@ -168,6 +174,7 @@ impl Default for Journal {
             old: None,
             new: None,
             touched: BTreeSet::new(),
+            switched: false,
             resumed: 0,
             reason: String::new(),
             output: String::new(),
@@ -227,6 +234,7 @@ impl Journal {
             self.fail(cause);
         }
         self.state = state;
+        self.switched |= state == State::Activating;
         if matches!(state, State::Idle | State::Active | State::RolledBack) {
             self.touched.clear();
         }
@@ -364,8 +372,8 @@ mod tests {
 
     fn generation(number: u64) -> Generation {
         let release = Accepted { epoch: 1, number, hash: ReleaseHash::of(&[number as u8]) };
-        let layers = vec![NodeId::of(&[number as u8])];
-        Generation { number: 0, release, plan: None, layers, since: number }
+        let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(&[number as u8]))];
+        Generation { number: 0, release, plan: None, rules: Vec::new(), layers, since: number }
     }
 
     /// A host, as far as activation changes it.

@@ -481,6 +481,12 @@ pub const HOOK_STABLE_MOST: Duration = Duration::from_secs(3600);
 pub const MAX_RUNNING_SERVICES: usize = 8;
 /// How much of the output of a hook that failed is kept: its end, in bytes.
 pub const KEPT_OUTPUT: usize = 4096;
+/// Longest file that holds the number of a process, as much of it as is read.
+pub const PID_FILE_MOST: u64 = 64;
+/// Most files and links that a host has installed at fixed places.
+pub const MAX_INSTALLED: usize = 10_000;
+/// Largest file that names those places.
+pub const MAX_INSTALLED_FILE: u64 = 12 * MIB;
 /// How often an activation is gone on with after the agent ended in its midst.
 pub const MAX_RESUMES: u64 = 3;
 /// Generations that a host can go back to, with the one that is live.
@@ -618,9 +624,12 @@ const _: () = {
         (MAX_VIEW_PATTERNS * (MAX_PATTERN + 8) + MAX_MERGE_KEYS * 2 * (MAX_MERGE_KEY + 8)) as u64 <= MAX_BLOB
     );
     assert!(MAX_DOCUMENT_VALUES as u64 <= MAX_DERIVED);
+    assert!(MAX_INSTALLED * 2 * (MAX_PATH + 3) / 2 < MAX_INSTALLED_FILE as usize);
     // Names of services and hashes of layers, in all generations and the journal.
     assert!(
-        (KEPT_GENERATIONS + 2) * (MAX_LAYERS + 2) * 40 + MAX_SERVICES * (MAX_LABEL + 2) + 2 * KEPT_OUTPUT
+        (KEPT_GENERATIONS + 2) * (MAX_LAYERS + 4) * (40 + MAX_NAME)
+            + MAX_SERVICES * (MAX_LABEL + 2)
+            + 2 * KEPT_OUTPUT
             <= MAX_JOURNAL as usize
     );
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");

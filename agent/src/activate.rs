@@ -1,17 +1,21 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
 use crate::AgentError;
+use crate::change::Change;
 use crate::secrets::{Secrets, ViewSecrets};
-use crate::slots::{Report, SlotError, Slots};
+use crate::slots::{Report, SlotError, SlotName, Slots, Staged};
+use rootcast::activation::Generation;
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
 use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ConfigPath};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
+use rootcast::service::{ServiceName, Services, services_path};
 use rootcast::tree::{Changes, Tree, TreeError, diff, empty_root};
 use rootcast::view::{self, Layers};
 use rootcast_replica::{Held, Replica};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a release asks of this host: its layers, and what to subscribe to.
@@ -75,6 +79,8 @@ pub struct Activation {
     active: Option<Shown>,
     /// What the standby slot holds, once it was staged.
     standby: Option<Shown>,
+    /// The standby, while it waits to be made live.
+    ready: Option<(Staged, Shown)>,
 }
 
 /// What a slot holds.
@@ -125,7 +131,7 @@ impl Live {
 impl Activation {
     /// Over slots that are open.
     pub fn new(replica: Arc<Replica>, labels: BTreeMap<String, String>, slots: Slots) -> Self {
-        Self { replica, labels, slots, secrets: Secrets::default(), active: None, standby: None }
+        Self { replica, labels, slots, secrets: Secrets::default(), active: None, standby: None, ready: None }
     }
 
     /// The same on a host that may have secrets. Without this all are left out.
@@ -151,26 +157,162 @@ impl Activation {
     /// # Errors
     /// `current` and the slot it names are then what they were.
     pub fn activate(&mut self, held: &Held, required: &Required) -> Result<Live, AgentError> {
-        let roots: Vec<_> = required.layers.iter().map(|name| held.bundles.root(name)).collect();
-        let missing = required.layers.iter().zip(&roots).filter(|(_, root)| root.is_none());
-        let missing: Vec<BundleName> = missing.map(|(name, _)| name.clone()).collect();
+        let generation = self.generation(held, required)?;
+        self.bring(&generation)
+    }
+
+    /// What a held release would be as a generation of this host.
+    ///
+    /// # Errors
+    /// [`AgentError::Awaiting`], where bundles are missing.
+    pub(crate) fn generation(&self, held: &Held, required: &Required) -> Result<Generation, AgentError> {
+        let layers = required.layers.iter().map(|name| (name, held.bundles.root(name)));
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        for (name, root) in layers {
+            match root {
+                Some(root) => there.push((name.clone(), root)),
+                None => missing.push(name.clone()),
+            }
+        }
         if !missing.is_empty() {
             return Err(AgentError::Awaiting(missing));
         }
-        let roots: Vec<NodeId> = roots.into_iter().flatten().collect();
+        let plan = held.bundles.root(&plan_bundle()?);
+        let mut rules = Vec::new();
+        if let Some(plan) = plan {
+            let own = plan_path()?;
+            Tree::open(&**self.replica.store(), plan)?.walk::<TreeError>(|path, entry| {
+                if let Entry::File { content: Content::Blob { id, .. }, .. } = entry
+                    && path != own
+                {
+                    rules.push(id);
+                }
+                Ok(())
+            })?;
+        }
+        let (release, since) = (held.accepted(), self.replica.machine().seconds());
+        Ok(Generation { number: 0, release, plan, rules, layers: there, since })
+    }
+
+    /// The services of a generation.
+    fn services(&self, generation: &Generation) -> Result<Services, AgentError> {
+        let store = self.replica.store();
+        let Some(plan) = generation.plan else { return Ok(Services::default()) };
+        match Tree::open(&**store, plan)?.get(&services_path()?)? {
+            Some(Entry::File { content: Content::Blob { id, .. }, .. }) => {
+                Ok(Services::decode(&store.read(&id.into()).map_err(TreeError::from)?)?)
+            }
+            _ => Ok(Services::default()),
+        }
+    }
+
+    /// What it means for services that `to` comes in the place of `from`. Blocking.
+    ///
+    /// # Errors
+    /// When what `to` has cannot be read.
+    pub(crate) fn change(&self, from: Option<&Generation>, to: &Generation) -> Result<Change, AgentError> {
+        let (services, store) = (self.services(to)?, self.replica.store().clone());
+        // What cannot be read any more is as good as unknown: then everything counts as changed.
+        let readable = |generation: &&Generation| match self.services(generation) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::info!(%error, "what was live cannot be compared; all services run");
+                false
+            }
+        };
+        let from = from.filter(readable);
+        let before = from.map_or_else(|| Ok(Services::default()), |from| self.services(from))?;
+        let mut change = Change { services, before, ..Change::default() };
+        if change.services.is_empty() && change.before.is_empty() {
+            return Ok(change);
+        }
+        let (new, objects): (_, &dyn ObjectSource) = (roots(to), &*store);
+        let old = from.map(roots);
+        let differing = old.and_then(|old| changed(objects, &old, &new).ok());
+        let all = || Ok::<_, AgentError>(self.view(&new, objects)?.0.into_keys().collect::<Vec<_>>());
+        change.paths = match differing {
+            Some(differing) => differing.into_keys().collect(),
+            None => all()?,
+        };
+        change.touch();
+        let rewritten: BTreeSet<ServiceName> =
+            change.rewritten().into_iter().map(|service| service.name.clone()).collect();
+        if !rewritten.is_empty() {
+            let mut owners = BTreeSet::new();
+            change.services.owners().add(&all()?, &mut owners);
+            change.touched.extend(rewritten.into_iter().filter(|name| owners.contains(name)));
+        }
+        Ok(change)
+    }
+
+    /// Makes a generation live. Blocking.
+    ///
+    /// # Errors
+    /// `current` and the slot it names are then what they were.
+    pub(crate) fn bring(&mut self, generation: &Generation) -> Result<Live, AgentError> {
+        self.stage(generation)?;
+        self.flip()
+    }
+
+    /// Brings the standby to a generation, unless that is live; and gives the path of the slot that
+    /// holds it then. Blocking.
+    ///
+    /// # Errors
+    /// What is live is what it was.
+    pub(crate) fn stage(&mut self, generation: &Generation) -> Result<PathBuf, AgentError> {
+        let roots = roots(generation);
         let store = self.replica.store().clone();
         let objects: &dyn ObjectSource = &*store;
         if self.active.is_none() {
             self.adopt(&roots, objects)?;
         }
-        if let Some(active) = self.active.as_ref().filter(|active| active.roots == roots) {
+        if self.active.as_ref().is_some_and(|active| active.roots == roots) {
+            self.put_aside();
+            let live = self.slots.active()?.unwrap_or(SlotName::A);
+            return Ok(self.slots.path(live));
+        }
+        if let Some((staged, _)) = self.ready.as_ref().filter(|(_, shown)| shown.roots == roots) {
+            return Ok(staged.path().to_owned());
+        }
+        self.put_aside();
+        let (staged, shown) = self.prepare(roots, objects)?;
+        let path = staged.path().to_owned();
+        self.ready = Some((staged, shown));
+        Ok(path)
+    }
+
+    /// Leaves what waits to be made live: it is an ordinary standby then.
+    fn put_aside(&mut self) {
+        if let Some((_, shown)) = self.ready.take() {
+            self.standby = Some(shown);
+        }
+    }
+
+    /// Makes live what waits for it, if anything does. Blocking.
+    ///
+    /// # Errors
+    /// As [`Slots::activate`].
+    pub(crate) fn flip(&mut self) -> Result<Live, AgentError> {
+        let Some((staged, shown)) = self.ready.take() else {
+            let active = self.active.as_ref().ok_or(AgentError::Stopped)?;
             return Ok(Live::of(active, Report::default(), false));
+        };
+        let (report, live) = (staged.report(), Live::of(&shown, staged.report(), true));
+        let outcome = self.slots.activate(staged);
+        if !matches!(outcome, Ok(_) | Err(SlotError::FlipNotDurable { .. })) {
+            outcome?;
+            return Ok(Live { report, ..live });
         }
-        let report = self.stage(roots, objects)?;
-        match &self.active {
-            Some(active) => Ok(Live::of(active, report, true)),
-            None => Err(AgentError::Stopped),
-        }
+        self.standby = self.active.take();
+        self.active = Some(shown);
+        self.forget_secrets();
+        outcome?;
+        Ok(live)
+    }
+
+    /// The link `current`.
+    pub(crate) fn current(&self) -> PathBuf {
+        self.slots.current()
     }
 
     /// The whole view of these layers, without the secrets of other hosts.
@@ -207,7 +349,11 @@ impl Activation {
         Ok(())
     }
 
-    fn stage(&mut self, roots: Vec<NodeId>, objects: &dyn ObjectSource) -> Result<Report, AgentError> {
+    fn prepare(
+        &mut self,
+        roots: Vec<NodeId>,
+        objects: &dyn ObjectSource,
+    ) -> Result<(Staged, Shown), AgentError> {
         let staged = match self.standby.take() {
             Some(base) => match self.changes(objects, &base, &roots) {
                 Ok((changes, shown)) => {
@@ -229,25 +375,14 @@ impl Activation {
             },
             None => None,
         };
-        let (staged, shown) = match staged {
-            Some(staged) => staged,
+        match staged {
+            Some(staged) => Ok(staged),
             None => {
                 let (view, shown) = self.view(&roots, objects)?;
                 self.secrets.put(&shown.secrets, objects)?;
-                (self.slots.stage_full(&view, objects)?, shown)
+                Ok((self.slots.stage_full(&view, objects)?, shown))
             }
-        };
-        let report = staged.report();
-        let outcome = self.slots.activate(staged);
-        if !matches!(outcome, Ok(_) | Err(SlotError::FlipNotDurable { .. })) {
-            outcome?;
-            return Ok(report);
         }
-        self.standby = self.active.take();
-        self.active = Some(shown);
-        self.forget_secrets();
-        outcome?;
-        Ok(report)
     }
 
     /// Removes secrets that neither slot leads to, where both are known.
@@ -300,7 +435,9 @@ impl Activation {
     /// # Errors
     /// What is live is not touched.
     pub fn prepare_standby(&mut self) -> Result<(), AgentError> {
-        let (Some(active), None) = (self.active.clone(), &self.standby) else { return Ok(()) };
+        let (Some(active), None, None) = (self.active.clone(), &self.standby, &self.ready) else {
+            return Ok(());
+        };
         let store = self.replica.store().clone();
         let (view, _) = self.view(&active.roots, &*store)?;
         let _ready = self.slots.stage_full(&view, &*store)?;
@@ -308,6 +445,11 @@ impl Activation {
         self.forget_secrets();
         Ok(())
     }
+}
+
+/// The trees of a generation's layers.
+fn roots(generation: &Generation) -> Vec<NodeId> {
+    generation.layers.iter().map(|(_, root)| *root).collect()
 }
 
 /// More differing paths than this are told from whole views: to look up each costs

@@ -1,6 +1,7 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
+use crate::services::Allow;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
@@ -30,6 +31,9 @@ pub struct AgentConfig {
     /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
+    /// What releases may do on this host beside showing files: nothing, unless it is given.
+    #[serde(default)]
+    pub allow: Allow,
     /// How the log is written: `text` or `json` lines.
     #[serde(default)]
     pub log: LogFormat,

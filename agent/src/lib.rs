@@ -8,16 +8,21 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 mod activate;
+pub mod books;
+mod change;
 mod config;
+mod converge;
 mod error;
 mod key;
 mod operations;
 mod run;
 pub mod secrets;
+pub mod services;
 pub mod slots;
 mod start;
 
 pub use activate::{Activation, Required};
+pub use change::Change;
 pub use config::AgentConfig;
 pub use error::AgentError;
 pub use key::{DECRYPTION_KEY_FILE, KeyError, RECIPIENT_FILE, load_decryption_key, make_decryption_key};

@@ -1,10 +1,14 @@
 //! The agent's life: follow, verify, activate, report.
 
 use crate::activate::{Activation, Live, Required};
+use crate::books::Books;
+use crate::converge::{Converging, Outcome, Refused};
 use crate::operations::Watched;
 use crate::secrets::Secrets;
+use crate::services::HookRun;
 use crate::slots::{Report, Slots};
 use crate::{AgentConfig, AgentError, load_decryption_key};
+use rootcast::activation::State;
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, REPORT_GAP, SHUTDOWN_WAIT};
 use rootcast::protocol::Interest;
@@ -23,6 +27,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 
 /// What happens in an agent, for whoever runs it.
@@ -56,6 +61,28 @@ pub enum AgentEvent {
     },
     /// Whether the host knows that it is up to date has changed.
     Freshness(Freshness),
+    /// An activation with services has come to a state.
+    Activation {
+        /// The release.
+        release: u64,
+        /// The state.
+        state: State,
+    },
+    /// A hook was run.
+    Hook(HookRun),
+    /// A release is quarantined: its activation was rolled back, or is inconsistent.
+    RolledBack {
+        /// Its number.
+        number: u64,
+        /// What is live instead; 0 for nothing good.
+        live: u64,
+        /// How it ended.
+        state: State,
+        /// Why.
+        reason: String,
+        /// The last that the hook wrote which failed.
+        output: String,
+    },
     /// A release could not be made live; what was live stays.
     Failed {
         /// Its number.
@@ -68,6 +95,9 @@ pub enum AgentEvent {
 struct Agent {
     replica: Arc<Replica>,
     activation: Arc<Mutex<Activation>>,
+    converging: Converging,
+    /// Rung when the operator has given orders.
+    bell: Option<UnixDatagram>,
     interest: watch::Sender<Interest>,
     /// What is said of this host to its relay.
     report: watch::Sender<Condition>,
@@ -153,6 +183,7 @@ pub(crate) async fn run_reloading(
     let fallback = dialer.clone().map(Fallback::new);
     let relays =
         Relays { endpoint: endpoint.clone(), fallback, child, ways, replica: replica.clone(), heard };
+    let allowing = settings.clone();
     let said = (report.subscribe(), changed.subscribe());
     let following = relays.follow(interest.subscribe(), said, settings);
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
@@ -163,9 +194,18 @@ pub(crate) async fn run_reloading(
     });
     let tending = replica.clone().tend(Tending::Follows);
     let (active, files, left_out, freshness) = (0, 0, 0, None);
+    let books = Books::read(&config.state)?;
+    let bell = books.bell();
+    if let Err(error) = &bell {
+        tracing::warn!(%error, "orders are looked at when a release comes, and at the start, only");
+    }
+    let (activating, of) = (activation.clone(), replica.clone());
+    let converging = Converging::new(activating, of, allowing, events.clone(), books);
     let agent = Agent {
         replica,
         activation,
+        converging,
+        bell: bell.ok(),
         interest,
         report,
         changed,
@@ -342,6 +382,7 @@ impl Agent {
                     biased;
                     changed = held.changed() => if changed.is_err() { return } else { break },
                     () = &mut retry => break,
+                    () = rung(self.bell.as_ref()) => break,
                     changed = head.changed() => if changed.is_err() { return },
                     changed = refusal.changed() => {
                         if changed.is_err() { return }
@@ -378,32 +419,8 @@ impl Agent {
         self.tell(HostState::Updating);
         let outcome = self.attempt(held).await;
         match outcome {
-            Ok(live) => {
-                if live.left_out != self.left_out {
-                    self.left_out = live.left_out;
-                    tracing::info!(
-                        count = live.left_out,
-                        "secrets of this host's layers are for other hosts"
-                    );
-                }
-                let news = number != self.active;
-                (self.active, self.files) = (number, live.files);
-                self.failure = None;
-                self.tell(HostState::Active);
-                if news || live.flipped {
-                    let Live { files, report, flipped, secrets, left_out } = live;
-                    let healed = self.replica.healed();
-                    tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
-                    (self.events)(AgentEvent::Active {
-                        number,
-                        files,
-                        report,
-                        flipped,
-                        healed,
-                        secrets,
-                        left_out,
-                    });
-                }
+            Ok(outcome) => {
+                self.settled(outcome);
                 true
             }
             // A wider subscription is on its way to the relay and brings what is missing.
@@ -428,7 +445,49 @@ impl Agent {
         }
     }
 
-    async fn attempt(&self, held: &Arc<Held>) -> Result<Live, AgentError> {
+    /// Says what is live now, and what is not.
+    fn settled(&mut self, Outcome { release, live, refused }: Outcome) {
+        if let Some(live) = live {
+            if live.left_out != self.left_out {
+                self.left_out = live.left_out;
+                tracing::info!(count = live.left_out, "secrets of this host's layers are for other hosts");
+            }
+            let news = release != self.active;
+            (self.active, self.files) = (release, live.files);
+            if news || live.flipped {
+                let Live { files, report, flipped, secrets, left_out } = live;
+                let (number, healed) = (release, self.replica.healed());
+                tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
+                (self.events)(AgentEvent::Active {
+                    number,
+                    files,
+                    report,
+                    flipped,
+                    healed,
+                    secrets,
+                    left_out,
+                });
+            }
+        }
+        self.failure = refused.as_ref().map(|refused| reason(&refused.reason));
+        self.tell(if refused.is_some() { HostState::Failed } else { HostState::Active });
+        if let Some(Refused { release: number, state, reason, output, is_news }) = refused {
+            tracing::error!(
+                number,
+                state = state.as_str(),
+                output,
+                "{reason}; it waits for a newer release, or for `rootcast agent release`"
+            );
+            if is_news {
+                let live = self.active;
+                (self.events)(AgentEvent::RolledBack { number, live, state, reason, output });
+            } else {
+                (self.events)(AgentEvent::Failed { number, reason });
+            }
+        }
+    }
+
+    async fn attempt(&mut self, held: &Arc<Held>) -> Result<Outcome, AgentError> {
         let newest = held.clone();
         let required = self.blocking(move |activation| activation.required(&newest)).await;
         let required = required.inspect_err(|error| {
@@ -443,13 +502,13 @@ impl Agent {
             changes
         });
         let newest = held.clone();
-        match self.blocking(move |activation| activation.activate(&newest, &required)).await {
+        match self.blocking(move |activation| activation.generation(&newest, &required)).await {
             // They were asked for before; another parent may not hide them.
             Err(AgentError::Awaiting(bundles)) if !widened => {
                 self.replica.leave_parent();
                 Err(AgentError::Withheld(bundles))
             }
-            outcome => outcome,
+            generation => self.converging.towards(generation?).await,
         }
     }
 
@@ -490,5 +549,14 @@ impl Agent {
             refused: 0,
         });
         self.changed.send_replace(());
+    }
+}
+
+/// Completes when the operator has given orders.
+async fn rung(bell: Option<&UnixDatagram>) {
+    match bell {
+        // Whatever it says, and also where it cannot be heard: to look costs little.
+        Some(bell) => drop(bell.recv(&mut [0; 1]).await),
+        None => std::future::pending().await,
     }
 }

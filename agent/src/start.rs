@@ -62,6 +62,17 @@ fn line(event: &AgentEvent) -> serde_json::Value {
             "written": report.written, "removed": report.removed, "syncs": report.syncs,
             "secrets": secrets, "secrets_left_out": left_out,
         }),
+        AgentEvent::Activation { release, state } => {
+            json!({ "event": "activation", "release": release, "state": state.as_str() })
+        }
+        AgentEvent::Hook(run) => json!({
+            "event": "hook", "service": run.service.as_str(), "phase": run.phase.as_str(), "what": run.what,
+            "failure": run.failure, "output": run.output, "milliseconds": run.milliseconds,
+        }),
+        AgentEvent::RolledBack { number, live, state, reason, output } => json!({
+            "event": "rolled-back", "release": number, "live": live, "state": state.as_str(),
+            "reason": reason, "output": output,
+        }),
         AgentEvent::Failed { number, reason } => {
             json!({ "event": "failed", "release": number, "reason": reason })
         }

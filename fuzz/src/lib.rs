@@ -23,6 +23,7 @@ use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::protocol::{
     News, ObjectsAnswer, ObjectsRequest, Opening, PublishAnswer, TrustAnswer, UpdateAnswer, Welcome,
 };
+use rootcast::service::HostPath;
 use rootcast::status::{HostsAnswer, Question, Remembered, Report, StatusAnswer};
 use rootcast::topology::KeptParents;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -48,6 +49,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("http-news", messages::canonical::<NewsAnswer>),
     ("http-token", http::token),
     ("http-url", http::url),
+    ("installed", messages::canonical::<Vec<HostPath>>),
     ("join-answer", messages::canonical::<JoinAnswer>),
     ("join-request", documents::join_request),
     ("join-string", text::join_string),

@@ -16,7 +16,7 @@ use rootcast::denials::{Denials, Denied};
 use rootcast::draft::{ReleaseDraft, TrustProposal};
 use rootcast::entry::ChunkList;
 use rootcast::http::{After, Bearer, EditBody, LeafAnswer, NewsAnswer, Resource, Target, Token, Url};
-use rootcast::id::{NodeId, ObjectId, ReleaseHash};
+use rootcast::id::{BlobId, NodeId, ObjectId, ReleaseHash};
 use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecret};
 use rootcast::layers::LayerPattern;
 use rootcast::member::Role;
@@ -184,8 +184,9 @@ fn objects(seeds: &mut Seeds) {
 /// What a host keeps of an activation that was rolled back.
 fn journals(seeds: &mut Seeds) {
     let release = Accepted { epoch: 1, number: 2, hash: ReleaseHash::from_bytes([7; 32]) };
-    let layers = vec![NodeId::of(b"base")];
-    let new = Generation { number: 0, release, plan: Some(NodeId::of(b"plan")), layers, since: 7 };
+    let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(b"base"))];
+    let (plan, rules) = (Some(NodeId::of(b"plan")), vec![BlobId::of(b"services")]);
+    let new = Generation { number: 0, release, plan, rules, layers, since: 7 };
     let touched = BTreeSet::from([ServiceName::new("nginx").unwrap()]);
     let cause = Cause { reason: "check of nginx failed".into(), output: "bad".into() };
     let journal = Journal::default().begin(None, new.clone(), touched);
@@ -197,6 +198,8 @@ fn journals(seeds: &mut Seeds) {
     seeds.add("journal", "truncated", [0x88, 0x00]);
     seeds.message("history", "one", &history);
     seeds.message("history", "none", &History::default());
+    seeds.message("installed", "two", &["/etc/a", "/etc/b/c"]);
+    seeds.message("installed", "relative", &["etc/a"]);
     seeds.message("orders", "hold", &Orders { hold: Some(7), lifted: 2 });
     seeds.message("orders", "none", &Orders::default());
 }

@@ -555,7 +555,10 @@ fn agent_events(
                 checks.shows(node, number - 1);
             }
         }
-        AgentEvent::Ready { .. } => {}
+        AgentEvent::Ready { .. } | AgentEvent::Activation { .. } | AgentEvent::Hook(_) => {}
+        AgentEvent::RolledBack { number, reason, .. } => {
+            trace.add(&name, format!("rolled back {number}: {reason}"))
+        }
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),
         AgentEvent::Failed { number, reason } => {
             trace.add(&name, format!("could not show release {number}: {reason}"));
