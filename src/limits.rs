@@ -262,8 +262,10 @@ pub const CUT_OFF_SPREAD: Duration = Duration::from_secs(8);
 pub const CUT_OFF_SAID: Duration = Duration::from_secs(1);
 /// How long a relay lacks what its head says there is, before it says so.
 pub const BEHIND_SAID: Duration = Duration::from_secs(30);
-/// A parent that has sent nothing for this long, keep-alives notwithstanding, is left where there is another.
+/// A parent that has sent a host nothing for this long, keep-alives notwithstanding, is left where there is another.
 pub const SILENCE_WAIT: Duration = Duration::from_secs(15);
+/// The same for a relay: all below it wait as long.
+pub const RELAY_SILENCE_WAIT: Duration = Duration::from_secs(8);
 /// Shortest time between two lists of alternates on one control stream.
 pub const ALTERNATES_GAP: Duration = Duration::from_secs(2);
 
@@ -324,8 +326,10 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(60);
 pub const STREAM_WAIT: Duration = Duration::from_secs(30);
 /// A connection with no packets for this long is dead.
 pub const IDLE_WAIT: Duration = Duration::from_secs(30);
-/// Gap between keep-alives.
+/// Gap between keep-alives of a host.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Gap between keep-alives of a relay: there are few of them, and all below it wait for what it notices.
+pub const RELAY_KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// First wait before a new try at a parent; it doubles, with jitter.
 pub const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait before a new try at a parent.
@@ -487,6 +491,8 @@ pub const PID_FILE_MOST: u64 = 64;
 pub const MAX_INSTALLED: usize = 10_000;
 /// Largest file that names those places.
 pub const MAX_INSTALLED_FILE: u64 = 12 * MIB;
+/// For how long an agent that is to end by itself waits for a release newer than one that failed.
+pub const NEWER_WAIT: Duration = Duration::from_secs(2);
 /// How often an activation is gone on with after the agent ended in its midst.
 pub const MAX_RESUMES: u64 = 3;
 /// Generations that a host can go back to, with the one that is live.
@@ -594,6 +600,7 @@ const _: () = {
     assert!(MAX_HTTP_HANDSHAKES <= MAX_HTTP_CONNECTIONS);
     assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_WAIT.as_secs());
     assert!(KEEP_ALIVE.as_secs() + 5 <= SILENCE_WAIT.as_secs(), "a lost keep-alive is sent again some times");
+    assert!(RELAY_KEEP_ALIVE.as_secs() + 5 <= RELAY_SILENCE_WAIT.as_secs(), "the same for relays");
     assert!(SILENCE_WAIT.as_secs() < IDLE_WAIT.as_secs());
     assert!(MAX_ALTERNATES + MAX_JOIN_ADDRESSES <= MAX_CANDIDATES);
     // One that withholds is left after that time, and must not be gone back to as quickly again.

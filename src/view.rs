@@ -9,17 +9,21 @@ use crate::tree::{Changes, Tree, TreeError, diff, empty_root};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The trees of a host's layers, from the lowest to the highest.
-pub struct Layers<'a, S: ?Sized>(Vec<Tree<'a, S>>);
+pub struct Layers<'a, S: ?Sized> {
+    source: &'a S,
+    trees: Vec<Tree<'a, S>>,
+}
 
 impl<'a, S: ObjectSource + ?Sized> Layers<'a, S> {
     /// Opens the trees.
     pub fn open(source: &'a S, roots: &[NodeId]) -> Result<Self, TreeError> {
-        Ok(Self(roots.iter().map(|root| Tree::open(source, *root)).collect::<Result<_, _>>()?))
+        let trees = roots.iter().map(|root| Tree::open(source, *root)).collect::<Result<_, _>>()?;
+        Ok(Self { source, trees })
     }
 
     /// The entry that wins a path.
     pub fn get(&self, path: &ConfigPath) -> Result<Option<Entry>, TreeError> {
-        for layer in self.0.iter().rev() {
+        for layer in self.trees.iter().rev() {
             if let Some(entry) = layer.get(path)? {
                 return Ok(Some(entry));
             }
@@ -27,12 +31,24 @@ impl<'a, S: ObjectSource + ?Sized> Layers<'a, S> {
         Ok(None)
     }
 
+    /// What each layer has at a path, with the layer's number from the lowest, 0, on.
+    ///
+    /// # Errors
+    /// When a tree cannot be read.
+    pub fn versions(&self, path: &ConfigPath) -> Result<Vec<(usize, Entry)>, TreeError> {
+        let mut versions = Vec::new();
+        for (at, layer) in self.trees.iter().enumerate() {
+            versions.extend(layer.get(path)?.map(|entry| (at, entry)));
+        }
+        Ok(versions)
+    }
+
     /// The whole view. Memory follows its number of files.
     ///
     /// Refuses layers that together make one path a file and a directory.
     pub fn resolve(&self) -> Result<BTreeMap<ConfigPath, Entry>, TreeError> {
         let mut view = BTreeMap::new();
-        for layer in &self.0 {
+        for layer in &self.trees {
             layer.walk::<TreeError>(|path, entry| {
                 view.insert(path, entry);
                 Ok(())
@@ -48,8 +64,26 @@ impl<'a, S: ObjectSource + ?Sized> Layers<'a, S> {
         Ok(view)
     }
 
+    /// The paths at which the layers differ, taken pair by pair in order: at all
+    /// others, both resolve to the same entries whatever the layers are called (F-38).
+    ///
+    /// # Errors
+    /// When a tree cannot be read.
+    pub fn differing(&self, other: &Self) -> Result<BTreeSet<ConfigPath>, TreeError> {
+        let none = Tree::open(self.source, empty_root())?;
+        let mut paths = BTreeSet::new();
+        for at in 0..self.trees.len().max(other.trees.len()) {
+            let (a, b) = (self.trees.get(at).unwrap_or(&none), other.trees.get(at).unwrap_or(&none));
+            paths.extend(diff(a, b)?.into_iter().map(|change| change.path));
+        }
+        Ok(paths)
+    }
+
     /// Refuses a changed path that is a file here and a directory there.
-    fn check(&self, changes: &Changes) -> Result<(), TreeError> {
+    ///
+    /// # Errors
+    /// Which they are; or when a tree cannot be read.
+    pub fn check(&self, changes: &Changes) -> Result<(), TreeError> {
         for (path, _) in changes.iter().filter(|(_, entry)| entry.is_some()) {
             for parent in path.parents() {
                 let Ok(parent) = ConfigPath::new(parent) else { continue };
@@ -58,7 +92,7 @@ impl<'a, S: ObjectSource + ?Sized> Layers<'a, S> {
                 }
             }
             let beneath = format!("{path}/");
-            for layer in &self.0 {
+            for layer in &self.trees {
                 if let Some((below, _)) =
                     layer.first_from(&beneath)?.filter(|(below, _)| path.is_above(below))
                 {
@@ -79,15 +113,8 @@ pub fn changes<S: ObjectSource + ?Sized>(
     new: &[NodeId],
 ) -> Result<Changes, TreeError> {
     let (before, after) = (Layers::open(source, old)?, Layers::open(source, new)?);
-    let none = Tree::open(source, empty_root())?;
-    // A path that is the same in each pair resolves to the same entry, whatever the layers are called.
-    let mut paths = BTreeSet::new();
-    for at in 0..before.0.len().max(after.0.len()) {
-        let (a, b) = (before.0.get(at).unwrap_or(&none), after.0.get(at).unwrap_or(&none));
-        paths.extend(diff(a, b)?.into_iter().map(|change| change.path));
-    }
     let mut changes = Changes::new();
-    for path in paths {
+    for path in before.differing(&after)? {
         let entry = after.get(&path)?;
         if entry != before.get(&path)? {
             changes.insert(path, entry);

@@ -1,19 +1,21 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
+mod generations;
+
 use crate::AgentError;
-use crate::change::Change;
 use crate::secrets::{Secrets, ViewSecrets};
 use crate::slots::{Report, SlotError, SlotName, Slots, Staged};
+use bytes::Bytes;
 use rootcast::activation::Generation;
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
 use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ConfigPath};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
-use rootcast::service::{ServiceName, Services, services_path};
-use rootcast::tree::{Changes, Tree, TreeError, diff, empty_root};
-use rootcast::view::{self, Layers};
+use rootcast::tree::{Changes, Tree, TreeError};
+use rootcast::view_rules::{ViewRules, view_rules_path};
 use rootcast_replica::{Held, Replica};
+use rootcast_view::{Derived, Resolved, Variables, ViewError, Views, WithDerived};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ pub struct Required {
     pub layers: Vec<BundleName>,
     /// All bundles to ask for, so that one that appears arrives at once.
     pub subscription: Vec<BundleName>,
+    /// Which files of the view are made of what its layers have.
+    pub rules: Arc<ViewRules>,
 }
 
 impl Required {
@@ -57,22 +61,38 @@ impl Required {
             if held.bundles.release().release().bundles > 1 {
                 return Err(AgentError::NoPlan);
             }
-            return Ok(Self { layers: vec![base_bundle()?], subscription: Self::at_first(labels)? });
+            let (layers, subscription) = (vec![base_bundle()?], Self::at_first(labels)?);
+            return Ok(Self { layers, subscription, rules: Arc::default() });
         };
-        let plan = Tree::open(objects, root)?.get(&plan_path()?)?;
-        let Some(Entry::File { content: Content::Blob { id, .. }, .. }) = plan else {
-            return Err(AgentError::NoPlan);
+        let tree = Tree::open(objects, root)?;
+        let plan = read_small(&tree, objects, &plan_path()?)?.ok_or(AgentError::NoPlan)?;
+        let plan = Plan::decode(&plan)?;
+        let rules = match read_small(&tree, objects, &view_rules_path()?)? {
+            Some(rules) => Arc::new(ViewRules::decode(&rules)?),
+            None => Arc::default(),
         };
-        let plan = Plan::decode(&objects.read(&id.into()).map_err(TreeError::from)?)?;
         let subscription = Self::always(plan.subscription(labels))?;
-        Ok(Self { layers: plan.view(labels), subscription })
+        Ok(Self { layers: plan.view(labels), subscription, rules })
     }
+}
+
+/// A file of the plan's bundle, which is one blob; `None` where it is not there, or no such file.
+pub(crate) fn read_small(
+    tree: &Tree<'_, dyn ObjectSource + '_>,
+    objects: &dyn ObjectSource,
+    path: &ConfigPath,
+) -> Result<Option<Bytes>, AgentError> {
+    let Some(Entry::File { content: Content::Blob { id, .. }, .. }) = tree.get(path)? else {
+        return Ok(None);
+    };
+    Ok(Some(objects.read(&id.into()).map_err(TreeError::from)?))
 }
 
 /// What is live and what stands by, as far as this process knows.
 pub struct Activation {
     replica: Arc<Replica>,
-    labels: BTreeMap<String, String>,
+    /// What templates may name; the host's labels choose its layers.
+    variables: Variables,
     slots: Slots,
     secrets: Secrets,
     /// What the active slot holds, once it was checked or activated.
@@ -86,8 +106,9 @@ pub struct Activation {
 /// What a slot holds.
 #[derive(Clone)]
 struct Shown {
-    /// The layers.
-    roots: Vec<NodeId>,
+    of: Made,
+    /// Files of the view that were merged or rendered.
+    derived: Derived,
     /// Files of the view that they resolve to. Counted on the way: several layers
     /// overlap, and to resolve them again costs as much as all their files.
     files: u64,
@@ -95,6 +116,30 @@ struct Shown {
     secrets: ViewSecrets,
     /// Secrets of other hosts, which the slot has not.
     left_out: u64,
+}
+
+/// What a view is made of. The host's labels and facts stay for as long as its process runs.
+#[derive(Clone)]
+struct Made {
+    /// The layers' bundles, from the lowest to the highest, and their trees.
+    names: Vec<BundleName>,
+    roots: Vec<NodeId>,
+    rules: Arc<ViewRules>,
+}
+
+impl Made {
+    /// Whether this makes the same files. Layers of the same content may be called otherwise.
+    fn is_same(&self, other: &Self) -> bool {
+        self.roots == other.roots && self.rules == other.rules
+    }
+
+    fn views<'a>(
+        &'a self,
+        objects: &'a dyn ObjectSource,
+        variables: &'a Variables,
+    ) -> Result<Views<'a>, TreeError> {
+        Views::open(objects, (&self.names, &self.roots), &self.rules, variables)
+    }
 }
 
 /// An entry of a view before and after.
@@ -130,8 +175,16 @@ impl Live {
 
 impl Activation {
     /// Over slots that are open.
-    pub fn new(replica: Arc<Replica>, labels: BTreeMap<String, String>, slots: Slots) -> Self {
-        Self { replica, labels, slots, secrets: Secrets::default(), active: None, standby: None, ready: None }
+    pub fn new(replica: Arc<Replica>, variables: Variables, slots: Slots) -> Self {
+        Self {
+            replica,
+            variables,
+            slots,
+            secrets: Secrets::default(),
+            active: None,
+            standby: None,
+            ready: None,
+        }
     }
 
     /// The same on a host that may have secrets. Without this all are left out.
@@ -149,7 +202,7 @@ impl Activation {
     /// # Errors
     /// As [`Required::of`].
     pub fn required(&self, held: &Held) -> Result<Required, AgentError> {
-        Required::of(held, &**self.replica.store(), &self.labels)
+        Required::of(held, &**self.replica.store(), &self.variables.labels)
     }
 
     /// Makes the view of a held release live. Blocking.
@@ -159,90 +212,6 @@ impl Activation {
     pub fn activate(&mut self, held: &Held, required: &Required) -> Result<Live, AgentError> {
         let generation = self.generation(held, required)?;
         self.bring(&generation)
-    }
-
-    /// What a held release would be as a generation of this host.
-    ///
-    /// # Errors
-    /// [`AgentError::Awaiting`], where bundles are missing.
-    pub(crate) fn generation(&self, held: &Held, required: &Required) -> Result<Generation, AgentError> {
-        let layers = required.layers.iter().map(|name| (name, held.bundles.root(name)));
-        let (mut there, mut missing) = (Vec::new(), Vec::new());
-        for (name, root) in layers {
-            match root {
-                Some(root) => there.push((name.clone(), root)),
-                None => missing.push(name.clone()),
-            }
-        }
-        if !missing.is_empty() {
-            return Err(AgentError::Awaiting(missing));
-        }
-        let plan = held.bundles.root(&plan_bundle()?);
-        let mut rules = Vec::new();
-        if let Some(plan) = plan {
-            let own = plan_path()?;
-            Tree::open(&**self.replica.store(), plan)?.walk::<TreeError>(|path, entry| {
-                if let Entry::File { content: Content::Blob { id, .. }, .. } = entry
-                    && path != own
-                {
-                    rules.push(id);
-                }
-                Ok(())
-            })?;
-        }
-        let (release, since) = (held.accepted(), self.replica.machine().seconds());
-        Ok(Generation { number: 0, release, plan, rules, layers: there, since })
-    }
-
-    /// The services of a generation.
-    fn services(&self, generation: &Generation) -> Result<Services, AgentError> {
-        let store = self.replica.store();
-        let Some(plan) = generation.plan else { return Ok(Services::default()) };
-        match Tree::open(&**store, plan)?.get(&services_path()?)? {
-            Some(Entry::File { content: Content::Blob { id, .. }, .. }) => {
-                Ok(Services::decode(&store.read(&id.into()).map_err(TreeError::from)?)?)
-            }
-            _ => Ok(Services::default()),
-        }
-    }
-
-    /// What it means for services that `to` comes in the place of `from`. Blocking.
-    ///
-    /// # Errors
-    /// When what `to` has cannot be read.
-    pub(crate) fn change(&self, from: Option<&Generation>, to: &Generation) -> Result<Change, AgentError> {
-        let (services, store) = (self.services(to)?, self.replica.store().clone());
-        // What cannot be read any more is as good as unknown: then everything counts as changed.
-        let readable = |generation: &&Generation| match self.services(generation) {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::info!(%error, "what was live cannot be compared; all services run");
-                false
-            }
-        };
-        let from = from.filter(readable);
-        let before = from.map_or_else(|| Ok(Services::default()), |from| self.services(from))?;
-        let mut change = Change { services, before, ..Change::default() };
-        if change.services.is_empty() && change.before.is_empty() {
-            return Ok(change);
-        }
-        let (new, objects): (_, &dyn ObjectSource) = (roots(to), &*store);
-        let old = from.map(roots);
-        let differing = old.and_then(|old| changed(objects, &old, &new).ok());
-        let all = || Ok::<_, AgentError>(self.view(&new, objects)?.0.into_keys().collect::<Vec<_>>());
-        change.paths = match differing {
-            Some(differing) => differing.into_keys().collect(),
-            None => all()?,
-        };
-        change.touch();
-        let rewritten: BTreeSet<ServiceName> =
-            change.rewritten().into_iter().map(|service| service.name.clone()).collect();
-        if !rewritten.is_empty() {
-            let mut owners = BTreeSet::new();
-            change.services.owners().add(&all()?, &mut owners);
-            change.touched.extend(rewritten.into_iter().filter(|name| owners.contains(name)));
-        }
-        Ok(change)
     }
 
     /// Makes a generation live. Blocking.
@@ -260,22 +229,22 @@ impl Activation {
     /// # Errors
     /// What is live is what it was.
     pub(crate) fn stage(&mut self, generation: &Generation) -> Result<PathBuf, AgentError> {
-        let roots = roots(generation);
+        let made = self.made(generation)?;
         let store = self.replica.store().clone();
         let objects: &dyn ObjectSource = &*store;
         if self.active.is_none() {
-            self.adopt(&roots, objects)?;
+            self.adopt(&made, objects)?;
         }
-        if self.active.as_ref().is_some_and(|active| active.roots == roots) {
+        if self.active.as_ref().is_some_and(|active| active.of.is_same(&made)) {
             self.put_aside();
             let live = self.slots.active()?.unwrap_or(SlotName::A);
             return Ok(self.slots.path(live));
         }
-        if let Some((staged, _)) = self.ready.as_ref().filter(|(_, shown)| shown.roots == roots) {
+        if let Some((staged, _)) = self.ready.as_ref().filter(|(_, shown)| shown.of.is_same(&made)) {
             return Ok(staged.path().to_owned());
         }
         self.put_aside();
-        let (staged, shown) = self.prepare(roots, objects)?;
+        let (staged, shown) = self.prepare(made, objects)?;
         let path = staged.path().to_owned();
         self.ready = Some((staged, shown));
         Ok(path)
@@ -316,21 +285,27 @@ impl Activation {
     }
 
     /// The whole view of these layers, without the secrets of other hosts.
-    fn view(&self, roots: &[NodeId], objects: &dyn ObjectSource) -> Result<(View, Shown), AgentError> {
-        let mut view = Layers::open(objects, roots)?.resolve()?;
+    fn view(
+        &self,
+        made: &Made,
+        views: &Views<'_>,
+        objects: &dyn ObjectSource,
+    ) -> Result<(View, Shown), AgentError> {
+        let Resolved { entries: mut view, derived } = views.resolve()?;
         let all = view.len();
         let secrets = self.secrets.filter(&mut view, objects)?;
         let (files, left_out) = (view.len() as u64, (all - view.len()) as u64);
-        Ok((view, Shown { roots: roots.to_vec(), files, secrets, left_out }))
+        Ok((view, Shown { of: made.clone(), derived, files, secrets, left_out }))
     }
 
     /// After a start: what `current` points to is trusted only if every byte of
     /// it is this view's.
-    fn adopt(&mut self, roots: &[NodeId], objects: &dyn ObjectSource) -> Result<(), AgentError> {
+    fn adopt(&mut self, made: &Made, objects: &dyn ObjectSource) -> Result<(), AgentError> {
         if self.slots.active()?.is_none() {
             return Ok(());
         }
-        let (view, shown) = self.view(roots, objects)?;
+        let views = made.views(objects, &self.variables)?;
+        let (view, shown) = self.view(made, &views, objects)?;
         let checked = self.slots.check_active(&view, objects)?;
         if checked.is_whole() {
             // After the machine was started its memory holds none of them.
@@ -349,17 +324,18 @@ impl Activation {
         Ok(())
     }
 
-    fn prepare(
-        &mut self,
-        roots: Vec<NodeId>,
-        objects: &dyn ObjectSource,
-    ) -> Result<(Staged, Shown), AgentError> {
-        let staged = match self.standby.take() {
-            Some(base) => match self.changes(objects, &base, &roots) {
+    fn prepare(&mut self, made: Made, objects: &dyn ObjectSource) -> Result<(Staged, Shown), AgentError> {
+        let variables = self.variables.clone();
+        let views = made.views(objects, &variables)?;
+        // Other rules make other files of the same layers: all of them are looked at then.
+        let base = self.standby.take().filter(|base| base.of.rules == made.rules);
+        let staged = match base {
+            Some(base) => match self.changes(objects, &base, &made, &views) {
                 Ok((changes, shown)) => {
                     // Before anything leads to them.
                     self.secrets.put(&shown.secrets, objects)?;
-                    match self.slots.stage_changes(&changes, objects) {
+                    let contents = WithDerived::new(&views, &shown.derived);
+                    match self.slots.stage_changes(&changes, &contents) {
                         Err(error) if error.needs_full() => {
                             tracing::info!(%error, "staging in full");
                             None
@@ -378,9 +354,10 @@ impl Activation {
         match staged {
             Some(staged) => Ok(staged),
             None => {
-                let (view, shown) = self.view(&roots, objects)?;
+                let (view, shown) = self.view(&made, &views, objects)?;
                 self.secrets.put(&shown.secrets, objects)?;
-                Ok((self.slots.stage_full(&view, objects)?, shown))
+                let contents = WithDerived::new(&views, &shown.derived);
+                Ok((self.slots.stage_full(&view, &contents)?, shown))
             }
         }
     }
@@ -400,11 +377,21 @@ impl Activation {
         &self,
         objects: &dyn ObjectSource,
         base: &Shown,
-        roots: &[NodeId],
+        made: &Made,
+        after: &Views<'_>,
     ) -> Result<(Changes, Shown), AgentError> {
         let mut changes = Changes::new();
-        let mut shown = Shown { roots: roots.to_vec(), ..base.clone() };
-        for (path, changed) in changed(objects, &base.roots, roots)? {
+        let mut shown = Shown { of: made.clone(), ..base.clone() };
+        let before = base.of.views(objects, &self.variables)?;
+        for (path, changed) in changed(&before, &base.derived, after)? {
+            match &changed.after {
+                Some(Entry::File { content: Content::Blob { id, size }, .. })
+                    if made.rules.derives(&path) =>
+                {
+                    shown.derived.insert(path.clone(), (*id, *size));
+                }
+                _ => drop(shown.derived.remove(&path)),
+            }
             // The slot has what was there but for secrets of other hosts.
             let had = match &changed.before {
                 Some(Entry::Secret { .. }) => shown.secrets.remove(&path).is_some(),
@@ -439,36 +426,40 @@ impl Activation {
             return Ok(());
         };
         let store = self.replica.store().clone();
-        let (view, _) = self.view(&active.roots, &*store)?;
-        let _ready = self.slots.stage_full(&view, &*store)?;
+        let variables = self.variables.clone();
+        let views = active.of.views(&*store, &variables)?;
+        let (view, shown) = self.view(&active.of, &views, &*store)?;
+        let _ready = self.slots.stage_full(&view, &WithDerived::new(&views, &shown.derived))?;
         self.standby = Some(active);
         self.forget_secrets();
         Ok(())
     }
 }
 
-/// The trees of a generation's layers.
-fn roots(generation: &Generation) -> Vec<NodeId> {
-    generation.layers.iter().map(|(_, root)| *root).collect()
-}
-
 /// More differing paths than this are told from whole views: to look up each costs
 /// more than to read all, from about a hundredth of a tree on.
 const LOOK_UP_MOST: usize = 1000;
 
-/// What differs between two views.
+/// What differs between two views of the same rules. What of the first was derived is taken
+/// from `derived`: it need not be made again to be compared.
 fn changed(
-    objects: &dyn ObjectSource,
-    old: &[NodeId],
-    new: &[NodeId],
-) -> Result<BTreeMap<ConfigPath, Changed>, TreeError> {
-    let before = Layers::open(objects, old)?;
+    before: &Views<'_>,
+    derived: &Derived,
+    after: &Views<'_>,
+) -> Result<BTreeMap<ConfigPath, Changed>, ViewError> {
+    let as_derived = |path: &ConfigPath, entry: Entry| match (derived.get(path), entry) {
+        (Some((id, size)), Entry::File { executable, .. }) => {
+            Entry::File { content: Content::Blob { id: *id, size: *size }, executable }
+        }
+        (_, entry) => entry,
+    };
     let mut changed = BTreeMap::new();
-    if differing(objects, old, new)? > LOOK_UP_MOST {
-        let after = Layers::open(objects, new)?.resolve()?;
+    let differing = before.layers().differing(after.layers())?;
+    if differing.len() > LOOK_UP_MOST {
         let only_after = |entry| Changed { before: None, after: Some(entry) };
-        changed.extend(after.into_iter().map(|(path, entry)| (path, only_after(entry))));
-        for (path, entry) in before.resolve()? {
+        changed.extend(after.resolve()?.entries.into_iter().map(|(path, entry)| (path, only_after(entry))));
+        for (path, entry) in before.layers().resolve()? {
+            let entry = as_derived(&path, entry);
             let after = changed.get(&path).and_then(|changed| changed.after.clone());
             if after.as_ref() == Some(&entry) {
                 changed.remove(&path);
@@ -478,22 +469,17 @@ fn changed(
         }
         return Ok(changed);
     }
-    for (path, after) in view::changes(objects, old, new)? {
-        let before = before.get(&path)?;
-        changed.insert(path, Changed { before, after });
+    let mut changes = Changes::new();
+    for path in differing {
+        let before = before.layers().get(&path)?.map(|entry| as_derived(&path, entry));
+        let after = after.get(&path)?;
+        if before != after {
+            changes.insert(path.clone(), after.clone());
+            changed.insert(path, Changed { before, after });
+        }
     }
+    after.layers().check(&changes)?;
     Ok(changed)
-}
-
-/// How many paths the layers differ in, one by one.
-fn differing(objects: &dyn ObjectSource, old: &[NodeId], new: &[NodeId]) -> Result<usize, TreeError> {
-    let none = empty_root();
-    let mut count = 0;
-    for at in 0..old.len().max(new.len()) {
-        let (old, new) = (old.get(at).unwrap_or(&none), new.get(at).unwrap_or(&none));
-        count += diff(&Tree::open(objects, *old)?, &Tree::open(objects, *new)?)?.len();
-    }
-    Ok(count)
 }
 
 #[cfg(test)]
@@ -502,7 +488,10 @@ mod tests {
     use rootcast::chunking;
     use rootcast::object::ObjectMap;
     use rootcast::path::ConfigPath;
-    use rootcast::tree::update;
+    use rootcast::pattern::Pattern;
+    use rootcast::tree::{empty_root, update};
+    use rootcast::view::{self, Layers};
+    use rootcast::view_rules::MergeRule;
 
     /// The tree of these files: number and content.
     fn tree(objects: &mut ObjectMap, files: impl Iterator<Item = (usize, usize)>) -> NodeId {
@@ -516,6 +505,11 @@ mod tests {
         let (root, _) = update(objects, empty_root(), &entries, &mut new).unwrap();
         objects.append(&mut new);
         root
+    }
+
+    fn made(names: usize, roots: &[NodeId], rules: ViewRules) -> Made {
+        let name = |at| BundleName::new(&format!("l{at}")).unwrap();
+        Made { names: (0..names).map(name).collect(), roots: roots.to_vec(), rules: Arc::new(rules) }
     }
 
     #[test]
@@ -532,17 +526,67 @@ mod tests {
         ];
         let old = vec![low, high];
         let count = |roots: &[NodeId]| Layers::open(&objects, roots).unwrap().resolve().unwrap().len();
+        let variables = Variables::default();
         let mut many = 0;
         for new in cases {
             let objects: &dyn ObjectSource = &objects;
-            let changed = changed(objects, &old, &new).unwrap();
+            let (before, after) = (made(2, &old, ViewRules::default()), made(2, &new, ViewRules::default()));
+            let before = before.views(objects, &variables).unwrap();
+            let after = after.views(objects, &variables).unwrap();
+            let changed = changed(&before, &Derived::new(), &after).unwrap();
             let come = changed.values().filter(|changed| changed.before.is_none()).count();
             let gone = changed.values().filter(|changed| changed.after.is_none()).count();
             assert_eq!(count(&old) + come - gone, count(&new));
-            let after: Changes = changed.into_iter().map(|(path, changed)| (path, changed.after)).collect();
-            assert_eq!(after, view::changes(objects, &old, &new).unwrap());
-            many += usize::from(differing(objects, &old, &new).unwrap() > LOOK_UP_MOST);
+            let told: Changes = changed.into_iter().map(|(path, changed)| (path, changed.after)).collect();
+            assert_eq!(told, view::changes(objects, &old, &new).unwrap());
+            many += usize::from(before.layers().differing(after.layers()).unwrap().len() > LOOK_UP_MOST);
         }
         assert_eq!(many, 3, "both ways are taken");
+    }
+
+    #[test]
+    fn f_52_a_change_of_any_layer_is_a_change_of_what_is_derived_from_it() {
+        let pattern = |text: &str| vec![Pattern::new(text).unwrap()];
+        let merge = MergeRule { files: pattern("*.yaml"), keys: BTreeMap::new() };
+        let rules = ViewRules { merges: vec![merge], templates: pattern("t*") };
+        let mut objects = ObjectMap::new();
+        let mut layer = |files: &[(&str, &str)]| {
+            let mut new = ObjectMap::new();
+            let entries = files.iter().map(|(path, content)| {
+                let content = chunking::store(content.to_string().into(), &mut new).unwrap();
+                (ConfigPath::new(path).unwrap(), Some(Entry::File { content, executable: false }))
+            });
+            let entries: Changes = entries.collect();
+            let (root, _) = update(&objects, empty_root(), &entries, &mut new).unwrap();
+            objects.append(&mut new);
+            root
+        };
+        let base = layer(&[("a.yaml", "x: 1\ny: 1\n"), ("b.yaml", "x: 1\n"), ("t", "{{ host }}")]);
+        let over = layer(&[("a.yaml", "x: 2\n")]);
+        let lower = layer(&[("a.yaml", "x: 1\ny: 2\n"), ("b.yaml", "x: 1\n"), ("t", "{{ host }}")]);
+        let hidden = layer(&[("a.yaml", "x: 3\ny: 1\n"), ("b.yaml", "x: 1\n"), ("t", "{{ host }}")]);
+        let wrong = layer(&[("a.yaml", "x: [\n"), ("t", "{{ host }}")]);
+        let variables = Variables { host: "web-1".into(), ..Variables::default() };
+        let objects: &dyn ObjectSource = &objects;
+        let old = made(2, &[base, over], rules.clone());
+        let before = old.views(objects, &variables).unwrap();
+        let Resolved { entries, derived } = before.resolve().unwrap();
+        assert_eq!((entries.len(), derived.len()), (3, 3));
+        let contents = WithDerived::new(&before, &derived);
+        let read = |path: &str| contents.read(&derived[path].0.into()).unwrap();
+        assert_eq!((&read("a.yaml")[..], &read("t")[..]), (&b"x: 2\ny: 1\n"[..], &b"web-1"[..]));
+        let told = |root| {
+            let new = made(2, &[root, over], rules.clone());
+            let after = new.views(objects, &variables).unwrap();
+            changed(&before, &derived, &after)
+                .map(|changed| changed.into_keys().map(|path| path.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(told(lower).unwrap(), ["a.yaml"], "what shows through is changed");
+        assert_eq!(told(hidden).unwrap(), Vec::<String>::new(), "what is overridden is not");
+        let refused = AgentError::from(told(wrong).unwrap_err()).to_string();
+        assert!(
+            refused.starts_with("a file of the view cannot be made: bundle `l0`, a.yaml:2:1: "),
+            "{refused}"
+        );
     }
 }

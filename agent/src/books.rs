@@ -2,12 +2,14 @@
 //! (specs/activation.md, A-31 and ).
 
 use crate::AgentError;
-use rootcast::activation::{History, Journal, Orders};
+use rootcast::activation::{Generation, History, Journal, Orders};
 use rootcast::codec;
+use rootcast::id::NodeId;
 use rootcast::limits::MAX_JOURNAL;
 use rootcast_replica::durable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::net::UnixDatagram;
@@ -58,6 +60,12 @@ impl Books {
     pub(crate) fn reread_orders(&mut self) -> Result<(), AgentError> {
         self.orders = read(&self.directory, ORDERS)?;
         Ok(())
+    }
+
+    /// Trees that may be gone back to, or on to.
+    pub fn roots(&self) -> Vec<NodeId> {
+        let kept = self.history.generations.iter().flat_map(Generation::roots);
+        kept.chain(self.journal.roots()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Where they are.

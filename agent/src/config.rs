@@ -5,7 +5,8 @@ use crate::services::Allow;
 use rootcast::path::ChannelName;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
-use rootcast_replica::{ConfigError, read_config};
+use rootcast_replica::{ConfigError, keep_keys, read_config};
+use rootcast_view::{Facts, check_facts};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ pub struct AgentConfig {
     /// The channel that this host follows.
     #[serde(default = "default_channel")]
     pub channel: String,
+    /// What templates may name as `facts.NAME`: text, whole numbers, true and false.
+    #[serde(default)]
+    pub facts: Facts,
     /// The TCP address at which operators find `/healthz`, `/readyz` and `/metrics`; none unless it is given.
     #[serde(default)]
     pub operations: Option<SocketAddr>,
@@ -63,6 +67,7 @@ impl AgentConfig {
         for relay in &config.relays {
             Address::new(relay.clone()).map_err(|error| ConfigError::wrong(path, error.to_string()))?;
         }
+        check_facts(&config.facts).map_err(|error| ConfigError::wrong(path, error))?;
         level(&config.log_level)
             .map_err(|error| ConfigError::wrong(path, format!("`log_level`: {error}")))?;
         for path in [&mut config.identity, &mut config.state, &mut config.live] {
@@ -103,16 +108,12 @@ impl Settings for AgentConfig {
 
     fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
         let mut differ = Vec::new();
-        macro_rules! fixed {
-            ($($key:ident),+) => {$(
-                if self.$key != old.$key {
-                    self.$key.clone_from(&old.$key);
-                    differ.push(stringify!($key));
-                }
-            )+};
-        }
-        fixed!(identity, state, live, secrets, channel, log);
+        keep_keys!(self, old, differ: identity, state, live, secrets, channel, facts, log);
         differ
+    }
+
+    fn log_format(&self) -> LogFormat {
+        self.log
     }
 
     fn log_level(&self) -> &str {

@@ -25,8 +25,6 @@ pub(crate) struct Refused {
     pub(crate) reason: String,
     /// The last that the hook wrote which failed.
     pub(crate) output: String,
-    /// Whether that was just now.
-    pub(crate) is_news: bool,
 }
 
 /// What is live, and why it is not something else.
@@ -89,7 +87,7 @@ impl Converging {
         let Books { journal, history, orders, .. } = &self.books;
         match target(&newest.release.hash, journal, history, orders) {
             Target::Newest => self.make_live(newest).await,
-            Target::Quarantined => self.stay(false).await,
+            Target::Quarantined => self.stay().await,
             Target::Held(number) => match history.get(number).cloned() {
                 Some(held) => self.make_live(held).await,
                 None => Err(AgentError::NoGeneration(number)),
@@ -118,7 +116,7 @@ impl Converging {
         self.pin();
         self.drive().await?;
         if self.books.journal.state != State::Active {
-            return self.stay(true).await;
+            return self.stay().await;
         }
         Ok(Outcome { release: new.release.number, live: self.live.take(), refused: None })
     }
@@ -134,7 +132,7 @@ impl Converging {
     }
 
     /// What was live stays, and the newest release is not.
-    async fn stay(&mut self, is_news: bool) -> Result<Outcome, AgentError> {
+    async fn stay(&mut self) -> Result<Outcome, AgentError> {
         let live = match self.books.history.live().cloned() {
             None => None,
             Some(generation) => {
@@ -150,7 +148,7 @@ impl Converging {
             (true, _) => "was rolled back",
         };
         let reason = format!("release {release} {how}: {reason}");
-        let refused = Some(Refused { release, state, reason, output, is_news });
+        let refused = Some(Refused { release, state, reason, output });
         Ok(Outcome {
             release: live.as_ref().map_or(0, |(number, _)| *number),
             live: live.map(|(_, live)| live),
@@ -290,9 +288,7 @@ impl Converging {
 
     /// Keeps the trees that may be gone back to, or on to.
     fn pin(&self) {
-        let Books { journal, history, .. } = &self.books;
-        let kept = history.generations.iter().flat_map(Generation::roots);
-        self.replica.pin(kept.chain(journal.roots()).collect::<BTreeSet<_>>().into_iter().collect());
+        self.replica.pin(self.books.roots());
     }
 
     /// Runs work that waits for the disk on a thread that may.

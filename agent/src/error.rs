@@ -7,9 +7,11 @@ use crate::slots::SlotError;
 use rootcast::codec::CodecError;
 use rootcast::path::{BundleName, PathError};
 use rootcast::tree::TreeError;
+use rootcast_replica::operations::RuntimeError;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
+use rootcast_view::{FileError, ViewError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +78,9 @@ pub enum AgentError {
     /// The layers do not resolve.
     #[error("the layers do not resolve: {0}")]
     View(#[from] TreeError),
+    /// A file of the view cannot be merged or rendered; `current` is what it was.
+    #[error("a file of the view cannot be made: {0}")]
+    File(#[from] Box<FileError>),
     /// The plan cannot be read.
     #[error("the plan of the release cannot be read: {0}")]
     Plan(#[from] CodecError),
@@ -90,17 +95,23 @@ pub enum AgentError {
     #[error("bundles of this host have not come yet: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
     Awaiting(Vec<BundleName>),
     /// The process could not be set up.
-    #[error("the runtime could not be set up: {source}")]
-    Runtime {
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// Bundles that were asked for, that the plan names and that the parent leaves out.
     #[error("the parent withholds bundles of this host: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
     Withheld(Vec<BundleName>),
     /// Blocking work was cut off by the end of the process.
     #[error("stopped")]
     Stopped,
+}
+
+impl From<ViewError> for AgentError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Tree(error) => Self::View(error),
+            ViewError::File(error) => Self::File(error),
+        }
+    }
 }
 
 impl AgentError {

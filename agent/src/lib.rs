@@ -22,9 +22,9 @@ pub mod slots;
 mod start;
 
 pub use activate::{Activation, Required};
-pub use change::Change;
+pub use change::{Change, change_of};
 pub use config::AgentConfig;
 pub use error::AgentError;
 pub use key::{DECRYPTION_KEY_FILE, KeyError, RECIPIENT_FILE, load_decryption_key, make_decryption_key};
 pub use run::{AgentEvent, run, run_on};
-pub use start::start;
+pub use start::{Once, collect, once, start};

@@ -22,6 +22,7 @@ use rootcast_replica::{
 };
 use rootcast_transport::https::HttpsDialer;
 use rootcast_transport::{Code, Endpoint, Identity, TransportError};
+use rootcast_view::Variables;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -70,6 +71,9 @@ pub enum AgentEvent {
     },
     /// A hook was run.
     Hook(HookRun),
+    /// Whether this host shows what it should has changed: the newest release that a good head names, or what
+    /// the operator holds.
+    Converged(bool),
     /// A release is quarantined: its activation was rolled back, or is inconsistent.
     RolledBack {
         /// Its number.
@@ -113,6 +117,8 @@ struct Agent {
     freshness: Option<Freshness>,
     /// Secrets of other hosts, as they were last told of.
     left_out: u64,
+    /// What was last said of that.
+    converged: bool,
 }
 
 /// Runs an agent until `shutdown` completes.
@@ -160,7 +166,8 @@ pub(crate) async fn run_reloading(
     let interest = watch::Sender::new(Interest::named(Required::at_first(&labels)?));
     let slots = Slots::open(&config.live)?;
     let secrets = Secrets::new(load_decryption_key(&config.identity)?, config.secrets_directory(&name));
-    let activation = Activation::new(replica.clone(), labels, slots).with_secrets(secrets);
+    let variables = Variables { host: name.clone(), labels, facts: config.facts.clone() };
+    let activation = Activation::new(replica.clone(), variables, slots).with_secrets(secrets);
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;
@@ -216,6 +223,7 @@ pub(crate) async fn run_reloading(
         files,
         left_out,
         freshness,
+        converged: false,
     };
     (agent.events)(AgentEvent::Ready { name, operations });
     tokio::select! {
@@ -391,6 +399,7 @@ impl Agent {
                     () = lapse => {}
                 }
                 self.tell_freshness();
+                self.tell_converged();
             }
         }
     }
@@ -471,19 +480,15 @@ impl Agent {
         }
         self.failure = refused.as_ref().map(|refused| reason(&refused.reason));
         self.tell(if refused.is_some() { HostState::Failed } else { HostState::Active });
-        if let Some(Refused { release: number, state, reason, output, is_news }) = refused {
+        if let Some(Refused { release: number, state, reason, output }) = refused {
             tracing::error!(
                 number,
                 state = state.as_str(),
                 output,
                 "{reason}; it waits for a newer release, or for `rootcast agent release`"
             );
-            if is_news {
-                let live = self.active;
-                (self.events)(AgentEvent::RolledBack { number, live, state, reason, output });
-            } else {
-                (self.events)(AgentEvent::Failed { number, reason });
-            }
+            let live = self.active;
+            (self.events)(AgentEvent::RolledBack { number, live, state, reason, output });
         }
     }
 
@@ -527,7 +532,7 @@ impl Agent {
 
     /// Says how this host is doing. What was refused or could not be made live is a failure, whatever
     /// runs, until that is over.
-    fn tell(&self, state: HostState) {
+    fn tell(&mut self, state: HostState) {
         let why = self.failure.clone().or_else(|| self.refusal.borrow().clone());
         let (state, why) = match (state, why) {
             (HostState::Active | HostState::Failed, Some(why)) => (HostState::Failed, why),
@@ -549,6 +554,16 @@ impl Agent {
             refused: 0,
         });
         self.changed.send_replace(());
+        self.tell_converged();
+    }
+
+    fn tell_converged(&mut self) {
+        let known = self.replica.head().map(|head| head.head().release.rank());
+        let held = self.replica.held().map(|held| held.accepted().rank());
+        let converged = self.report.borrow().state == HostState::Active && known.is_some() && known <= held;
+        if std::mem::replace(&mut self.converged, converged) != converged {
+            (self.events)(AgentEvent::Converged(converged));
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use rootcast::release::{BundleLeaf, Release};
 use rootcast::service::services_path;
 use rootcast::settings::SettingsError;
 use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
+use rootcast::view_rules::view_rules_path;
 use rootcast_keys::{KeyError, Signer};
 use rootcast_replica::{Held, Replica, ReplicaError};
 use rootcast_store::{Batch, StoreError};
@@ -410,6 +411,9 @@ fn add_plan(
 /// The files of the plan's bundle beside the plan itself. Each is at most a settings file long, so one blob.
 fn rules(settings: &Rootcast) -> Result<Vec<(ConfigPath, Vec<u8>)>, CompileError> {
     let mut rules = Vec::new();
+    if !settings.views.is_empty() {
+        rules.push((view_rules_path()?, settings.views.encode()));
+    }
     if !settings.services.is_empty() {
         rules.push((services_path()?, settings.services.encode()));
     }

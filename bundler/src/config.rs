@@ -3,11 +3,15 @@
 
 use crate::secrets::{Secrets, WrittenSecret};
 use crate::source::{Source, SourceError};
+use crate::views::{
+    self, Checks, KnownHosts, WrittenChecks, WrittenHost, WrittenMerge, WrittenSchema, WrittenTemplate,
+};
 use rootcast::layers::{BASE_BUNDLE, LayerError, LayerPattern};
 use rootcast::limits::{MAX_BUNDLE, MAX_FILE, MAX_FILES, MAX_LAYERS};
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
 use rootcast::service::{Services, WrittenServices};
 use rootcast::settings::{self, SettingsError, Spanned};
+use rootcast::view_rules::ViewRules;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -117,6 +121,12 @@ pub struct Rootcast {
     pub secrets: Secrets,
     /// The programs that its files are for.
     pub services: Services,
+    /// Which files hosts merge and render.
+    pub views: ViewRules,
+    /// How files are checked before anything is signed.
+    pub checks: Checks,
+    /// Hosts whose views are tried before anything is signed.
+    pub hosts: KnownHosts,
 }
 
 /// The file's shape, before its values are judged.
@@ -133,6 +143,16 @@ struct Written {
     secrets: Vec<WrittenSecret>,
     #[serde(default)]
     services: WrittenServices,
+    #[serde(default)]
+    merge: Vec<WrittenMerge>,
+    #[serde(default)]
+    template: Vec<WrittenTemplate>,
+    #[serde(default)]
+    validate: Vec<WrittenSchema>,
+    #[serde(default)]
+    checks: WrittenChecks,
+    #[serde(default)]
+    hosts: BTreeMap<String, Spanned<WrittenHost>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,7 +195,10 @@ impl Rootcast {
         };
         let secrets = Secrets::of(text, &written.recipients, &written.secrets)?;
         let services = Services::of(text, &written.services)?;
-        Ok(Self { channel, layers, limits, secrets, services })
+        let views = views::rules(text, &written.merge, &written.template)?;
+        let checks = views::checks(text, &written.validate, &written.checks)?;
+        let hosts = views::hosts(text, &written.hosts)?;
+        Ok(Self { channel, layers, limits, secrets, views, checks, hosts, services })
     }
 
     /// The bundle that a file of the repository belongs to, and its path there.

@@ -10,6 +10,7 @@ mod publisher;
 mod seal;
 pub mod secrets;
 pub mod source;
+pub mod views;
 
 pub use compile::{CompileError, Compiled, LastPublished, Making, Progress, Signed, Stage, Unsigned};
 pub use founding::{Founding, HEAD_KEY_FILE, PUBLISHER_KEY_FILE, ROOT_KEY_FILE};

@@ -8,6 +8,7 @@ mod audit;
 mod completions;
 mod dev;
 mod failure;
+mod graph;
 mod host;
 mod hosts;
 mod init;
@@ -72,12 +73,14 @@ enum Command {
     Audit(audit::Arguments),
     /// Run a relay; without parents it is the origin
     Relay(relay::Arguments),
-    /// Run the agent of this host
+    /// Run the agent of this host, or say what it is to do
     Agent(agent::Arguments),
     /// Show relays and hosts, and which release each has
     Status(status::Arguments),
     /// Re-hash a relay's, an agent's or a publisher's store and name what is damaged
     Verify(verify::Arguments),
+    /// Show the services of a repository, and what waits for what
+    Graph(graph::Arguments),
     /// Show a release, bundle, edit or signed file readably
     Inspect(inspect::Arguments),
     /// Run a whole platform on this machine and watch releases travel through it
@@ -95,7 +98,12 @@ fn main() -> ExitCode {
         _ => Some("debug"),
     };
     let output = Output::new(arguments.json);
-    if !matches!(arguments.command, Command::Relay(_) | Command::Agent(_)) {
+    let is_daemon = match &arguments.command {
+        Command::Relay(_) => true,
+        Command::Agent(arguments) => arguments.runs(),
+        _ => false,
+    };
+    if !is_daemon {
         start_log(LogFormat::Text, asked.unwrap_or("error"));
     }
     let outcome = match arguments.command {
@@ -113,6 +121,7 @@ fn main() -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments, asked, &output),
         Command::Status(arguments) => status::run(&arguments, &output),
         Command::Verify(arguments) => verify::run(&arguments, &output),
+        Command::Graph(arguments) => graph::run(&arguments, &output),
         Command::Inspect(arguments) => inspect::run(&arguments, &output),
         Command::Dev(arguments) => dev::run(&arguments, &output),
         Command::Completions(arguments) => completions::run(&arguments),

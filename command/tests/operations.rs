@@ -78,15 +78,32 @@ fn operations(ready: &Value) -> String {
     ready["operations"].as_str().unwrap().to_owned()
 }
 
+/// An origin, the relay `eu` below it, and below that a host that shows release 1.
+struct Chain {
+    _origin: Daemon,
+    /// The origin's.
+    address: String,
+    relay: Daemon,
+    agent: Daemon,
+    /// An identity that may ask them all.
+    ask: String,
+}
+
+impl Chain {
+    fn of(scene: &Scene) -> Self {
+        let (_origin, address) = scene.relay("origin", &[]);
+        scene.publish(&address);
+        let (relay, below) = scene.relay("eu", &[&address]);
+        let agent = scene.agent(&below);
+        agent.wait_for("active");
+        Self { _origin, address, relay, agent, ask: scene.identity("relay-eu") }
+    }
+}
+
 #[test]
 fn st_22_hosts_of_a_tree_are_found_and_say_why_they_are_not_on_the_newest_release() {
     let scene = Scene::new();
-    let (_origin, address) = scene.relay("origin", &[]);
-    scene.publish(&address);
-    let (relay, below) = scene.relay("eu", &[&address]);
-    let agent = scene.agent(&below);
-    agent.wait_for("active");
-    let ask = scene.identity("relay-eu");
+    let Chain { address, relay, agent, ask, _origin } = Chain::of(&scene);
     let from = ["--identity", &ask, "--relay", &address];
     let hosts = |terms: &[&str]| json(0, &[&["hosts"], terms, &from[..]].concat());
     let found = until("the host", || hosts(&["web-*", "role=web", "state=active"]), |rows| rows.len() == 1);
@@ -137,12 +154,7 @@ fn st_22_hosts_of_a_tree_are_found_and_say_why_they_are_not_on_the_newest_releas
 #[test]
 fn st_24_hosts_below_a_relay_that_does_not_answer_are_told_of() {
     let scene = Scene::new();
-    let (_origin, address) = scene.relay("origin", &[]);
-    scene.publish(&address);
-    let (relay, below) = scene.relay("eu", &[&address]);
-    let agent = scene.agent(&below);
-    agent.wait_for("active");
-    let ask = scene.identity("relay-eu");
+    let Chain { address, relay, agent, ask, _origin } = Chain::of(&scene);
     let from = ["--identity", &ask, "--relay", &address];
     let all = [&["hosts"], &from[..]].concat();
     until("the host", || json(0, &all), |rows| rows.len() == 1);

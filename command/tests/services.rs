@@ -141,6 +141,10 @@ fn s1_11_s0_5_a_hup_daemon_is_configured_broken_and_put_right() {
     let host = Host::new();
     let _daemon = Hup::start(&host);
     let loaded = || fs::read_to_string(host.run("loaded")).unwrap();
+    fs::create_dir(host.run("data")).unwrap();
+    fs::write(host.run("data/db"), "S4.6: nobody's but the program's").unwrap();
+    let data = || fs::metadata(host.run("data/db")).unwrap().modified().unwrap();
+    let made = data();
     let agent = host.agent(ALLOW_HUP);
     host.publish(HUP, &[("hup/app.conf", "valid 1\n"), ("other", "1")]);
     assert_eq!(active(&agent, 1), ["hup validate good", "hup activate good", "hup check good"]);
@@ -165,11 +169,15 @@ fn s1_11_s0_5_a_hup_daemon_is_configured_broken_and_put_right() {
     // Nobody tries it again, also after a restart; a newer one is.
     agent.stop();
     let agent = host.agent(ALLOW_HUP);
-    let said = agent.wait_for("failed");
-    assert!(said["reason"].as_str().unwrap().contains("release 4 was rolled back"), "{said}");
+    let (hooks, said) = rolled_back(&agent, 4);
+    assert!(
+        hooks.is_empty() && said["reason"].as_str().unwrap().contains("release 4 was rolled back"),
+        "{said}"
+    );
     host.publish(HUP, &[("hup/app.conf", "valid 5\n"), ("other", "5")]);
     assert_eq!(active(&agent, 5), ["hup validate good", "hup activate good", "hup check good"]);
     assert!(loaded().ends_with("valid 1\nvalid 5\n"));
+    assert_eq!((data(), fs::read_to_string(host.run("data/db")).unwrap().starts_with("S4.6")), (made, true));
 }
 
 #[test]
@@ -264,4 +272,127 @@ fn s0_5_nginx_is_configured_broken_and_put_right() {
     publish(5, good);
     active(&agent, 5);
     until("v5".to_owned(), || get(port, "/"));
+}
+
+/// Runs a verb of this host's agent, which must end with this code, and gives the lines of its answer.
+fn verb(host: &Host, code: i32, arguments: &[&str]) -> Vec<Value> {
+    let config = host.scene.path("web-1.toml");
+    scene::json(code, &[&["agent"], arguments, &["--config", &config]].concat())
+}
+
+#[test]
+fn a_37_an_operator_goes_back_holds_and_releases() {
+    let host = Host::new();
+    let _daemon = Hup::start(&host);
+    let agent = host.agent(ALLOW_HUP);
+    for release in 1..=3 {
+        host.publish(HUP, &[("hup/app.conf", &format!("valid {release}\n"))]);
+        active(&agent, release);
+    }
+    let shown = |count: usize| {
+        let lines = verb(&host, 0, &["history"]);
+        assert_eq!(lines.len(), count + 1, "{lines:?}");
+        let live: Vec<u64> = lines
+            .iter()
+            .filter(|line| line["live"] == true)
+            .map(|line| line["release"].as_u64().unwrap())
+            .collect();
+        (live, lines.last().unwrap().clone())
+    };
+    assert_eq!(shown(3).0, [3]);
+    // Back to the one before, by the same hooks; and it stays.
+    verb(&host, 0, &["rollback"]);
+    assert_eq!(active(&agent, 2), ["hup validate good", "hup activate good", "hup check good"]);
+    assert_eq!(host.live("hup/app.conf"), "valid 2\n");
+    let (live, state) = shown(3);
+    assert_eq!((live, state["hold"].as_u64()), (vec![2], Some(2)));
+    host.publish(HUP, &[("hup/app.conf", "valid 4\n")]);
+    let waits = verb(&host, 0, &["noop"]);
+    until(Some(4), || verb(&host, 0, &["noop"])[0]["release"].as_u64());
+    assert_eq!(waits[0]["live"], 2, "{waits:?}");
+    let plan = &verb(&host, 0, &["noop"])[0];
+    assert_eq!((plan["changed"].as_u64(), plan["hooks"].as_array().unwrap().len()), (Some(1), 3), "{plan}");
+    assert_eq!(host.live("hup/app.conf"), "valid 2\n", "held");
+    verb(&host, 0, &["release"]);
+    active(&agent, 4);
+    // A bad one is tried again when a person says so, and only then.
+    host.publish(HUP, &[("hup/app.conf", "valid but bad\n")]);
+    rolled_back(&agent, 5);
+    assert_eq!(shown(4).1["quarantined"], 5);
+    verb(&host, 0, &["release"]);
+    let (hooks, _) = rolled_back(&agent, 5);
+    assert_eq!(hooks.len(), 5, "{hooks:?}");
+    verb(&host, 0, &["hold"]);
+    assert_eq!(shown(4).1["hold"], 4);
+    verb(&host, 2, &["rollback", "77"]);
+    // Orders outlast the agent, and are taken while there is none.
+    agent.stop();
+    verb(&host, 0, &["rollback", "1"]);
+    let agent = host.agent(ALLOW_HUP);
+    active(&agent, 1);
+    assert_eq!(host.live("hup/app.conf"), "valid 1\n");
+    agent.stop();
+    let sizes = verb(&host, 0, &["gc"]);
+    assert!(sizes[0]["after"].as_u64() <= sizes[0]["before"].as_u64(), "{sizes:?}");
+    let agent = host.agent(ALLOW_HUP);
+    verb(&host, 0, &["rollback", "2"]);
+    active(&agent, 2);
+}
+
+#[test]
+fn s3_3_an_agent_ends_when_it_has_converged_and_a_second_time_changes_nothing() {
+    let host = Host::new();
+    let _daemon = Hup::start(&host);
+    // It writes the configuration file; nobody is to run meanwhile.
+    drop(host.agent(ALLOW_HUP));
+    host.publish(HUP, &[("hup/app.conf", "valid 1\n"), ("data", "1")]);
+    let of = |lines: &[Value], name: &str| {
+        lines.iter().filter(|line| line["event"] == name).cloned().collect::<Vec<_>>()
+    };
+    let first = verb(&host, 0, &["once", "--converged-timeout", "1"]);
+    assert_eq!((of(&first, "hook").len(), of(&first, "active").len()), (3, 1));
+    let written = |name: &str| fs::metadata(host.scene.path(name)).unwrap().modified().unwrap();
+    let books = ["journal", "history", "installed"].map(|name| format!("state-web-1/activation/{name}"));
+    let before = books.each_ref().map(|name| written(name));
+    // S3.6: a second time.
+    let second = verb(&host, 0, &["once"]);
+    let again = &of(&second, "active")[0];
+    assert_eq!(
+        (again["written"].as_u64(), again["syncs"].as_u64(), again["flipped"].as_bool()),
+        (Some(0), Some(0), Some(false))
+    );
+    assert!(of(&second, "hook").is_empty() && of(&second, "activation").is_empty(), "{second:?}");
+    assert_eq!(before, books.each_ref().map(|name| written(name)));
+    host.publish(HUP, &[("hup/app.conf", "valid but bad\n"), ("data", "1")]);
+    let bad = verb(&host, 5, &["once"]);
+    assert!(of(&bad, "error")[0]["message"].as_str().unwrap().contains("check of hup"), "{bad:?}");
+    host.publish(HUP, &[("hup/app.conf", "valid 3\n"), ("data", "1")]);
+    let never = verb(&host, 6, &["once", "--converged-timeout", "100", "--timeout", "3"]);
+    assert!(
+        of(&never, "error")[0]["message"].as_str().unwrap().starts_with("not converged after 3 s"),
+        "{never:?}"
+    );
+}
+
+#[test]
+fn s3_6_the_graph_is_drawn() {
+    let source = tempfile::tempdir().unwrap();
+    let settings = "[services.a]\nfiles = ['a']\nactivate = [{ command = ['/bin/true'] }]\n\
+                    [services.b]\nfiles = ['b']\nafter = ['a']\n";
+    fs::write(source.path().join("rootcast.toml"), settings).unwrap();
+    let drawn = scene::run(0, &["graph", "--dot", source.path().to_str().unwrap()]);
+    let wanted = "digraph services {\n  rankdir=LR;\n  node [shape=box];\n  \"a\" [label=\"a\\nactivate\"];\n  \
+                  \"b\" [label=\"b\\n\"];\n  \"a\" -> \"b\";\n}\n";
+    assert_eq!(drawn, wanted);
+    fs::write(
+        source.path().join("rootcast.toml"),
+        settings.replace("['a']\nact", "['a']\nafter = ['b']\nact"),
+    )
+    .unwrap();
+    let output = scene::rootcast(&["graph", source.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        String::from_utf8_lossy(&output.stderr)
+            .contains("rootcast.toml:1:1: service `a` waits for itself: a -> b -> a")
+    );
 }

@@ -57,7 +57,7 @@ pub(crate) fn plan(input: &[u8]) {
     assert!(plan.view(&BTreeMap::new()).iter().all(|bundle| view.contains(bundle)));
 }
 
-/// F-77: services that are read fit one another, so each of them runs and ends.
+/// F-97: services that are read fit one another, so each of them runs and ends.
 pub(crate) fn services(input: &[u8]) {
     let Ok(services) = bounded(input, Services::decode) else { return };
     assert_eq!(services.encode(), input, "K-4");
@@ -66,7 +66,7 @@ pub(crate) fn services(input: &[u8]) {
     while let Some(name) = schedule.begin() {
         schedule.end(&name, true);
     }
-    assert!(schedule.is_over() && schedule.ended().len() == services.len(), "F-72");
+    assert!(schedule.is_over() && schedule.ended().len() == services.len(), "F-92");
 }
 
 /// T-11: a secret that opens says so beforehand, and is no longer than its file.

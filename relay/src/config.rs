@@ -9,7 +9,7 @@ use rootcast::path::ChannelName;
 use rootcast::subscriptions::Keep;
 use rootcast::topology::Address;
 use rootcast_replica::operations::{LogFormat, Settings, level};
-use rootcast_replica::{ConfigError, read_config};
+use rootcast_replica::{ConfigError, keep_keys, read_config};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
@@ -183,15 +183,7 @@ impl Settings for RelayConfig {
 
     fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
         let mut differ = Vec::new();
-        macro_rules! fixed {
-            ($($key:ident),+) => {$(
-                if self.$key != old.$key {
-                    self.$key.clone_from(&old.$key);
-                    differ.push(stringify!($key));
-                }
-            )+};
-        }
-        fixed!(
+        keep_keys!(self, old, differ:
             listen,
             https,
             http_cache,
@@ -211,6 +203,10 @@ impl Settings for RelayConfig {
             differ.push("parents");
         }
         differ
+    }
+
+    fn log_format(&self) -> LogFormat {
+        self.log
     }
 
     fn log_level(&self) -> &str {

@@ -3,6 +3,7 @@
 use crate::audit::AuditError;
 use crate::membership::MembershipError;
 use rootcast_replica::joining::JoinFailure;
+use rootcast_replica::operations::RuntimeError;
 use rootcast_replica::{ConfigError, MemberError, ReplicaError};
 use rootcast_store::StoreError;
 use rootcast_transport::TransportError;
@@ -51,11 +52,8 @@ pub enum RelayError {
     #[error(transparent)]
     Replica(#[from] ReplicaError),
     /// The process could not be set up.
-    #[error("the runtime could not be set up: {source}")]
-    Runtime {
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// Its socket is not usable.
     #[error(transparent)]
     Transport(#[from] TransportError),

@@ -129,19 +129,36 @@ fn way(condition: &Condition) -> Vec<&str> {
     condition.route.names().iter().map(|name| name.as_str()).collect()
 }
 
+/// An origin, and two relays of one datacenter below it.
+struct Datacenter {
+    house: House,
+    origin: Running,
+    publishing: Publishing,
+    observer: Endpoint,
+    home: Running,
+    sibling: Running,
+}
+
+impl Datacenter {
+    async fn new() -> Self {
+        let house = House::new();
+        let origin = house.origin().await;
+        let publishing = Publishing::at(&house, &origin).await;
+        house.placed(Role::Relay, "fra-1", FRA);
+        house.placed(Role::Relay, "fra-2", FRA);
+        let home = house.run("fra-1", &[&origin]).await;
+        let sibling = house.run("fra-2", &[&origin]).await;
+        // Until a relay has found the origin it is cut off, and hosts go on to others.
+        let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
+        until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;
+        until(&observer, &sibling, |sibling| way(sibling) == ["origin", "fra-2"]).await;
+        Self { house, origin, publishing, observer, home, sibling }
+    }
+}
+
 #[tokio::test]
 async fn tp_31_when_the_home_relay_dies_its_sibling_brings_the_next_release_and_hosts_go_home_again() {
-    let house = House::new();
-    let origin = house.origin().await;
-    let publishing = Publishing::at(&house, &origin).await;
-    house.placed(Role::Relay, "fra-1", FRA);
-    house.placed(Role::Relay, "fra-2", FRA);
-    let home = house.run("fra-1", &[&origin]).await;
-    let sibling = house.run("fra-2", &[&origin]).await;
-    // Until a relay has found the origin it is cut off, and hosts go on to others.
-    let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
-    until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;
-    until(&observer, &sibling, |sibling| way(sibling) == ["origin", "fra-2"]).await;
+    let Datacenter { house, origin, publishing, home, sibling, observer: _ } = Datacenter::new().await;
     // It is told of the home alone, and learns of the sibling.
     let mut host = host(&house, &at_home_with("fra-1", "fra-2"), &[home.address]);
     publishing.publish("one").await;
@@ -168,17 +185,7 @@ async fn tp_31_when_the_home_relay_dies_its_sibling_brings_the_next_release_and_
 
 #[tokio::test]
 async fn tp_35_a_host_leaves_a_relay_that_is_cut_off_for_one_that_is_not() {
-    let house = House::new();
-    let origin = house.origin().await;
-    let publishing = Publishing::at(&house, &origin).await;
-    house.placed(Role::Relay, "fra-1", FRA);
-    house.placed(Role::Relay, "fra-2", FRA);
-    let home = house.run("fra-1", &[&origin]).await;
-    let sibling = house.run("fra-2", &[&origin]).await;
-    // Until a relay has found the origin it is cut off, and hosts go on to others.
-    let observer = Endpoint::dial_only(&house.member(Role::Publisher, "observer")).unwrap();
-    until(&observer, &home, |home| way(home) == ["origin", "fra-1"]).await;
-    until(&observer, &sibling, |sibling| way(sibling) == ["origin", "fra-2"]).await;
+    let Datacenter { house, origin: _origin, publishing, observer, home, sibling } = Datacenter::new().await;
     let addresses = [home.address, sibling.address];
     let mut host = host(&house, &at_home_with("fra-1", "fra-2"), &addresses);
     assert!(meets(&mut host, "fra-1").await.is_empty());

@@ -3,6 +3,7 @@
 
 use crate::fallback::{self, Fallback};
 use crate::fill::Filling;
+use crate::objects::Objects;
 use crate::parents::{Arrived, Parents};
 use crate::session::{Kept, answered, pull, receive_update};
 use crate::{Received, Replica, ReplicaError, Rule, Update};
@@ -445,7 +446,7 @@ async fn heal(follow: &Follow, connection: &Connection, interest: &Interest) -> 
             let request = UpdateRequest { channel, interest: interest.clone(), standing };
             let snapshot = pull(connection, request).await?;
             let (update, bytes) = snapshot.ok_or(ReplicaError::Unrepaired(left))?;
-            attempt(replica, connection, interest, update, bytes, follow).await?;
+            attempt(follow, connection, interest, update, bytes).await?;
             replica.repair(connection).await?;
         }
         Err(error) => return Err(error),
@@ -464,14 +465,14 @@ async fn take_in(
 ) -> Result<(), ReplicaError> {
     let replica = &follow.replica;
     let attempted = match update {
-        Some(ref update) => attempt(replica, connection, interest, update.clone(), bytes, follow).await,
+        Some(ref update) => attempt(follow, connection, interest, update.clone(), bytes).await,
         None => Err(ReplicaError::Unfit),
     };
     // Signed by keys that a newer version of trust may name: judged once more by that.
     let attempted = match (attempted, update) {
         (Err(error), Some(update)) if error.is_trust() && replica.trust().fetch(connection).await? => {
             (follow.events)(FollowEvent::Trust { version: replica.trust().version() });
-            attempt(replica, connection, interest, update, bytes, follow).await
+            attempt(follow, connection, interest, update, bytes).await
         }
         (attempted, _) => attempted,
     };
@@ -502,7 +503,7 @@ async fn take_in(
         let channel = replica.channel().clone();
         let request = UpdateRequest { channel, interest: interest.clone(), standing };
         let pulled = match pull(connection, request).await? {
-            Some((update, bytes)) => attempt(replica, connection, interest, update, bytes, follow).await,
+            Some((update, bytes)) => attempt(follow, connection, interest, update, bytes).await,
             None => Ok(()),
         };
         match pulled {
@@ -515,14 +516,14 @@ async fn take_in(
 }
 
 /// Takes in one update, fetching objects that our own store turns out to lack.
-async fn attempt(
-    replica: &Arc<Replica>,
-    connection: &Connection,
+pub(crate) async fn attempt(
+    follow: &Follow,
+    mut parent: impl Objects,
     interest: &Interest,
     update: Update,
     bytes: u64,
-    follow: &Follow,
 ) -> Result<(), ReplicaError> {
+    let replica = &follow.replica;
     replica.count_received(bytes);
     let update = Arc::new(update);
     for _ in 0..MAX_REPAIR_ROUNDS {
@@ -535,9 +536,7 @@ async fn attempt(
                 return Ok(());
             }
             Ok(Received::Known) => return Ok(()),
-            Err(ReplicaError::NeedObject(id)) => {
-                replica.fetch_any(connection, id).await?;
-            }
+            Err(ReplicaError::NeedObject(id)) => replica.fetch_any(&mut parent, id).await?,
             Err(error) => return Err(error),
         }
     }

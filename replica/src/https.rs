@@ -1,9 +1,9 @@
 //! Following a parent over HTTPS: wait for news, fetch what is new piece by piece,
 //! and take it in by the very path of what is pushed (specs/http.md, HT-30 to HT-33).
 
-use crate::follow::{Follow, FollowEvent, behind};
+use crate::follow::{self, Follow, FollowEvent, behind};
 use crate::objects::Objects;
-use crate::{Held, Received, Replica, ReplicaError, Rule, Update};
+use crate::{Held, Replica, ReplicaError, Update};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::codec;
@@ -11,7 +11,6 @@ use rootcast::http::{After, EditBody, LeafAnswer, NewsAnswer, Resource, Target, 
 use rootcast::id::{ObjectId, ProofHash};
 use rootcast::limits::{
     ANSWER_WAIT, FILL_WAIT, HTTP_GAP, MAX_DOCUMENT, MAX_EDIT, MAX_HTTP_ANSWER, MAX_NEWS_WAIT, MAX_OBJECT,
-    MAX_REPAIR_ROUNDS,
 };
 use rootcast::merkle::{PartialTree, ProofError};
 use rootcast::path::BundleName;
@@ -307,38 +306,20 @@ enum Base {
     Nothing,
 }
 
-/// Fetches an update and takes it in, with objects that our own store turns out to lack.
+/// Fetches an update and takes it in.
 async fn attempt(
     follow: &Follow,
     parent: &mut Parent,
     release: Accepted,
     base: Base,
 ) -> Result<(), ReplicaError> {
-    let replica = &follow.replica;
     let before = parent.connection.bytes();
     let interest = follow.interest.borrow().clone();
     let Some(update) = fetch(parent, &interest, release, base).await? else { return Ok(()) };
     let bytes = parent.connection.bytes().saturating_sub(before);
-    replica.count_received(bytes);
-    let update = Arc::new(update);
-    for _ in 0..MAX_REPAIR_ROUNDS {
-        let (taking, update, interest) = (replica.clone(), update.clone(), interest.clone());
-        let outcome = replica.blocking(move || taking.receive(&update, &interest, Rule::Follow));
-        match outcome.await {
-            Ok(Received::Held(held)) => {
-                let number = held.accepted().number;
-                (follow.events)(FollowEvent::Held { number, bytes });
-                return Ok(());
-            }
-            Ok(Received::Known) => return Ok(()),
-            Err(ReplicaError::NeedObject(id)) => {
-                let release = replica.held().map_or(release, |held| held.accepted());
-                replica.fetch_any(Release { parent, release }, id).await?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(ReplicaError::Unrepaired(1))
+    // What is lacking is a part of what is held.
+    let release = follow.replica.held().map_or(release, |held| held.accepted());
+    follow::attempt(follow, Release { parent, release }, &interest, update, bytes).await
 }
 
 /// The leaves of these bundles, by index, each with its own proof. What the parent has not yet

@@ -4,7 +4,7 @@ use crate::follow::{Follow, FollowEvent, Upstream};
 use crate::session::answered;
 use crate::{Replica, ReplicaError, durable};
 use rootcast::codec;
-use rootcast::limits::{ANSWER_WAIT, DIALS_IN_VAIN, MAX_NEWS, SILENCE_WAIT};
+use rootcast::limits::{ANSWER_WAIT, DIALS_IN_VAIN, MAX_NEWS, RELAY_SILENCE_WAIT, SILENCE_WAIT};
 use rootcast::path::ChannelName;
 use rootcast::protocol::{Opening, Welcome};
 use rootcast::topology::{
@@ -357,7 +357,8 @@ impl Parents {
         if received != self.heard.0 || !self.choice.has_others() {
             self.heard = (received, Instant::now());
         }
-        self.heard.1.elapsed() >= SILENCE_WAIT
+        let wait = if self.child.is_relay { RELAY_SILENCE_WAIT } else { SILENCE_WAIT };
+        self.heard.1.elapsed() >= wait
     }
 }
 

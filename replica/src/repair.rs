@@ -106,12 +106,12 @@ impl Replica {
     /// Fetches an object of whichever bundle of the held release has it.
     pub(crate) async fn fetch_any(
         self: &Arc<Self>,
-        mut parent: impl Objects,
+        parent: &mut impl Objects,
         object: ObjectId,
     ) -> Result<(), ReplicaError> {
         let held = self.held().ok_or(ReplicaError::Unrepaired(1))?;
         for leaf in held.bundles.leaves().values() {
-            match self.fetch(&mut parent, &leaf.name, &[object]).await {
+            match self.fetch(parent, &leaf.name, &[object]).await {
                 Err(ReplicaError::Unrepaired(_)) => {}
                 outcome => return outcome.map(drop),
             }

@@ -138,25 +138,36 @@ pub async fn receive_update(
 ) -> Result<Option<Pushed>, ReplicaError> {
     let head = receiver.receive_message::<UpdateMessage>(MAX_FRAME);
     let Some(message) = answered(peer.clone(), ANSWER_WAIT, head).await? else { return Ok(None) };
+    let edits = receive_edits(&peer, receiver, announced(&message), kept).await?;
+    Ok(Some(Pushed { message, edits }))
+}
+
+/// Receives edits of these lengths, each whole or as what is left of one in `kept`, and the stream's end.
+async fn receive_edits(
+    peer: &str,
+    receiver: &mut Receiver,
+    announced: Vec<(u64, Option<u64>)>,
+    kept: &mut Kept,
+) -> Result<Vec<Bytes>, ReplicaError> {
     // What this update does not go on with, none will: the child stands elsewhere after it.
     let mut had: Vec<Option<Begun>> = mem::take(&mut kept.begun).into_iter().map(Some).collect();
     let mut edits = Vec::new();
     let mut left = MAX_EDIT;
-    for (length, place) in announced(&message) {
+    for (length, place) in announced {
         let begun = match place {
             None => Begun::default(),
             Some(place) => usize::try_from(place)
                 .ok()
                 .and_then(|place| had.get_mut(place)?.take())
                 .filter(|begun| begun.length() <= length)
-                .ok_or_else(|| TransportError::Peer { peer: peer.clone(), fault: PeerFault::NotBegun })?,
+                .ok_or_else(|| TransportError::Peer { peer: peer.to_owned(), fault: PeerFault::NotBegun })?,
         };
         edits.push(receive_edit(receiver, length, left, begun, kept).await?);
         left = left.saturating_sub(length);
     }
     receiver.receive_end().await?;
     kept.begun.clear();
-    Ok(Some(Pushed { message, edits }))
+    Ok(edits)
 }
 
 /// The length of each edit, and the place of what is left out of it.
@@ -200,17 +211,6 @@ fn lengths(head: &UpdateHead) -> Vec<u64> {
     head.listed.iter().filter_map(|listed| listed.edit.as_ref()).flat_map(EditHead::lengths).collect()
 }
 
-async fn receive_edits(lengths: &[u64], receiver: &mut Receiver) -> Result<Vec<Bytes>, ReplicaError> {
-    let mut edits = Vec::new();
-    let mut left = MAX_EDIT;
-    for length in lengths {
-        edits.push(receiver.receive_exact(*length, left).await?);
-        left = left.saturating_sub(*length);
-    }
-    receiver.receive_end().await?;
-    Ok(edits)
-}
-
 /// Asks a parent for one update.
 ///
 /// # Errors
@@ -223,9 +223,11 @@ pub async fn pull(
     sender.send_message(&Opening::Update(request)).await?;
     sender.finish()?;
     let answer = receiver.receive_message::<UpdateAnswer>(MAX_FRAME);
-    match answered(connection.peer().to_string(), ANSWER_WAIT * SNAPSHOT_WAITS, answer).await? {
+    let peer = connection.peer().to_string();
+    match answered(peer.clone(), ANSWER_WAIT * SNAPSHOT_WAITS, answer).await? {
         Some(UpdateAnswer::Update(head)) => {
-            let edits = receive_edits(&lengths(&head), &mut receiver).await?;
+            let whole = lengths(&head).into_iter().map(|length| (length, None)).collect();
+            let edits = receive_edits(&peer, &mut receiver, whole, &mut Kept::default()).await?;
             Ok(Some((Update { head, edits }, receiver.bytes())))
         }
         Some(UpdateAnswer::Nothing) => Ok(None),

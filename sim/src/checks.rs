@@ -108,6 +108,8 @@ struct Known {
     durable_at: BTreeMap<u64, Instant>,
     /// Whom each node followed last, and whether it still does.
     parents: BTreeMap<usize, (usize, bool)>,
+    /// When each node last lost a parent.
+    lost_at: BTreeMap<usize, Instant>,
     /// Sessions with the origin that were begun.
     origin_sessions: u64,
 }
@@ -218,19 +220,27 @@ impl Checks {
 
     /// A node has lost a parent.
     pub fn lost(&self, node: usize, parent: usize) {
+        self.known().lost_at.insert(node, Instant::now());
         if let Some((before, follows)) = self.known().parents.get_mut(&node) {
             *follows &= *before != parent;
         }
     }
 
+    /// When a node last lost a parent.
+    pub fn lost_at(&self, node: usize) -> Option<Instant> {
+        self.known().lost_at.get(&node).copied()
+    }
+
+    /// Whom a node follows.
+    pub fn parent(&self, node: usize) -> Option<usize> {
+        self.known().parents.get(&node).filter(|(_, follows)| *follows).map(|(parent, _)| *parent)
+    }
+
     /// Whether a node follows one of its homes, and the origin where it has none.
     pub fn is_home(&self, node: usize, nearer: &Nearer) -> bool {
-        let parent =
-            self.known().parents.get(&node).filter(|(_, follows)| *follows).map(|(parent, _)| *parent);
-        let is_home = |parent| {
+        self.parent(node).is_some_and(|parent| {
             if nearer.homes.is_empty() { parent == self.origin } else { nearer.homes.contains(&parent) }
-        };
-        parent.is_some_and(is_home)
+        })
     }
 
     /// Sessions with the origin so far.

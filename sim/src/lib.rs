@@ -8,6 +8,7 @@ pub mod checks;
 pub mod content;
 pub mod disk;
 pub mod error;
+pub mod failover;
 pub mod far;
 pub mod faults;
 pub mod liar;

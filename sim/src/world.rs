@@ -299,12 +299,14 @@ impl World {
             }
             Kind::Agent => {
                 let config = AgentConfig {
+                    allow: Default::default(),
                     identity: node.identity.clone(),
                     state: node.home.join("state"),
                     live: node.home.join("live"),
                     secrets: Some(node.home.join("secrets")),
                     relays: Self::addresses(&node.parents),
                     channel: "main".into(),
+                    facts: Default::default(),
                     operations: None,
                     log: LogFormat::default(),
                     log_level: "off".into(),
@@ -555,7 +557,10 @@ fn agent_events(
                 checks.shows(node, number - 1);
             }
         }
-        AgentEvent::Ready { .. } | AgentEvent::Activation { .. } | AgentEvent::Hook(_) => {}
+        AgentEvent::Ready { .. }
+        | AgentEvent::Activation { .. }
+        | AgentEvent::Hook(_)
+        | AgentEvent::Converged(_) => {}
         AgentEvent::RolledBack { number, reason, .. } => {
             trace.add(&name, format!("rolled back {number}: {reason}"))
         }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a panic is a failed test
 
+use rootcast::limits::SILENCE_WAIT;
 use rootcast_sim::checks::Rule;
 use rootcast_sim::disk::Planted;
+use rootcast_sim::failover::{End, fail_over};
 use rootcast_sim::far::Far;
 use rootcast_sim::network::Link;
 use rootcast_sim::run::{Outcome, Sabotage, Setup, run};
@@ -144,4 +146,32 @@ fn s1_3_an_idle_hour_fetches_nothing_and_a_release_comes_at_once() {
     // What keeps a connection open: an acknowledgement each 25 s or so.
     assert!(host.idle_bytes < 20_000, "{host:?}");
     assert!(host.next.is_some_and(|next| next < Duration::from_secs(1)), "{host:?}");
+}
+
+/// What the hosts of a relay that ended waited for: until they noticed, and from then on.
+fn longest(end: End) -> (Duration, Duration) {
+    let size = Size { hosts: 12, relays: 6, share: 2 };
+    let waited: Vec<_> = (1..=5).flat_map(|seed| fail_over(seed, size, end).unwrap()).collect();
+    println!("{waited:?}");
+    assert!(waited.len() >= 5, "each seed has a host that followed the relay: {waited:?}");
+    let detected = waited.iter().map(|waited| waited.detected).max();
+    (detected.unwrap(), waited.iter().map(|waited| waited.shown).max().unwrap())
+}
+
+/// To the sibling, 1 ms off, and from there to the origin, 110 ms off, for the bundles that only this host
+/// has; with what disks take.
+const NEXT_RELAY: Duration = Duration::from_millis(260);
+
+#[test]
+fn s1_8_a_relay_that_says_good_bye_is_replaced_at_once() {
+    let (detected, shown) = longest(End::Asked);
+    assert!(detected < Duration::from_millis(10), "{detected:?}");
+    assert!(shown < NEXT_RELAY, "{shown:?}");
+}
+
+#[test]
+fn s1_8_a_relay_that_falls_silent_is_replaced_once_it_is_noticed() {
+    let (detected, shown) = longest(End::Silent);
+    assert!(detected < SILENCE_WAIT + Duration::from_secs(1), "{detected:?}");
+    assert!(shown < NEXT_RELAY, "{shown:?}");
 }

@@ -13,7 +13,7 @@ pub enum Verdict {
     Bad,
 }
 
-/// A check under way. Knows no clock: the milliseconds of any clock that does not go back are given (F-76).
+/// A check under way. Knows no clock: the milliseconds of any clock that does not go back are given (F-96).
 #[derive(Debug, Clone)]
 pub struct Probe {
     patience: Patience,

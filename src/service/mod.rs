@@ -1,7 +1,7 @@
 //! Services: which files a program owns, where they are installed, and what is done when they change.
 //!
 //! They are declared in the repository's `rootcast.toml` and travel as the file `services` of the
-//! bundle `plan` (specs/configuration.md, F-70 to F-79). What a host permits is the host's own business.
+//! bundle `plan` (specs/configuration.md, F-90 to F-79). What a host permits is the host's own business.
 
 mod check;
 mod names;
@@ -52,7 +52,7 @@ pub enum How {
     },
 }
 
-/// Something of the view that is to be at a fixed place of the host as well (F-73).
+/// Something of the view that is to be at a fixed place of the host as well (F-93).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Install {
     /// A file or directory of the view.
@@ -64,7 +64,7 @@ pub struct Install {
 }
 encode_as_array!(Install { from, to, how });
 
-/// A service (F-70).
+/// A service (F-90).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Its name.

@@ -3,7 +3,7 @@
 use super::{ServiceName, Services};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A cycle among services, as `a, b, a`; `None` where there is none (F-72).
+/// A cycle among services, as `a, b, a`; `None` where there is none (F-92).
 pub fn cycle(services: &Services) -> Option<Vec<ServiceName>> {
     let mut done: BTreeSet<&ServiceName> = BTreeSet::new();
     for start in services.iter() {
@@ -41,7 +41,7 @@ pub enum Ended {
     Skipped(ServiceName),
 }
 
-/// The services of one activation, as they run: each after those before it, the others at once (F-72).
+/// The services of one activation, as they run: each after those before it, the others at once (F-92).
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// What each that has not begun waits for.

@@ -1,4 +1,4 @@
-//! `[services.NAME]` as it stands in `rootcast.toml` (specs/configuration.md, F-70 to F-76).
+//! `[services.NAME]` as it stands in `rootcast.toml` (specs/configuration.md, F-90 to F-96).
 
 use super::work::milliseconds;
 use super::{

@@ -45,7 +45,7 @@ post = [{ command = ["echo done > /tmp/x"], shell = true, user = "nobody", envir
 "#;
 
 #[test]
-fn f_70_services_are_read_and_travel_as_they_were_read() {
+fn f_90_services_are_read_and_travel_as_they_were_read() {
     let services = parse(NGINX).unwrap();
     let nginx = services.get(&name("nginx")).unwrap();
     assert_eq!(nginx.after, BTreeSet::from([name("resolver")]));
@@ -111,7 +111,7 @@ fn f_4_every_mistake_is_named_with_its_place() {
 }
 
 #[test]
-fn f_72_a_cycle_is_named_all_round() {
+fn f_92_a_cycle_is_named_all_round() {
     let text = |after: &[(&str, &str)]| {
         let service =
             |(name, after): &(&str, &str)| format!("[services.{name}]\nfiles = ['x']\nafter = [{after}]\n");
@@ -143,7 +143,7 @@ fn what_is_decoded_is_judged_as_what_is_read() {
 }
 
 #[test]
-fn f_71_files_are_owned_by_pattern() {
+fn f_91_files_are_owned_by_pattern() {
     let owners = parse(NGINX).unwrap().owners();
     let path = |text: &str| ConfigPath::new(text).unwrap();
     let owning = |text: &str| {
@@ -182,7 +182,7 @@ fn urls_have_a_host_a_port_and_a_path() {
 }
 
 #[test]
-fn f_76_a_check_is_tried_again_and_has_to_stay_good() {
+fn f_96_a_check_is_tried_again_and_has_to_stay_good() {
     let patience = Patience { retries: 2, interval: 100, stable: 250 };
     let mut probe = Probe::new(patience);
     assert_eq!(probe.tried(0, false), Verdict::Again(100));
@@ -224,11 +224,11 @@ fn before(services: &Services, of: &ServiceName) -> BTreeSet<ServiceName> {
 }
 
 proptest! {
-    /// F-72, for any graph, any part of it, any failures and any order in which services end: each begins
+    /// F-92, for any graph, any part of it, any failures and any order in which services end: each begins
     /// once and after all before it, no more than allowed run at once, a failure skips exactly
     /// what waits for it, and all comes to an end.
     #[test]
-    fn f_72_any_graph_runs_in_order_and_a_failure_skips_only_what_waits_for_it(
+    fn f_92_any_graph_runs_in_order_and_a_failure_skips_only_what_waits_for_it(
         edges in proptest::collection::vec((0usize..12, 0usize..12), 0..40),
         touched in proptest::collection::btree_set(0usize..12, 1..12),
         bad in proptest::collection::btree_set(0usize..12, 0..4),

@@ -285,7 +285,7 @@ pub(super) const fn milliseconds(duration: Duration) -> u64 {
     duration.as_secs() * 1000 + duration.subsec_millis() as u64
 }
 
-/// One thing that is done in a phase (F-74).
+/// One thing that is done in a phase (F-94).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     /// When.
@@ -373,7 +373,7 @@ impl Hook {
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
-                return wrong(format!("`{key}` is out of its range (specs/configuration.md, F-75)"));
+                return wrong(format!("`{key}` is out of its range (specs/configuration.md, F-95)"));
             }
         }
         if self.patience != Patience::default() && !self.phase.is_tried_again() {

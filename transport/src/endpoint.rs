@@ -68,16 +68,23 @@ impl Caps {
 #[derive(Debug)]
 struct Dialling {
     tls: rustls::ClientConfig,
+    /// Ours.
+    role: Role,
     /// By address, the one that was first dialled longest ago first.
     relays: VecDeque<(String, ClientConfig)>,
 }
 
 impl Dialling {
+    fn of(identity: &Identity) -> Result<Self, TransportError> {
+        let (tls, role) = (tuning::client_tls(identity)?, identity.name().role());
+        Ok(Self { tls, role, relays: VecDeque::new() })
+    }
+
     fn to(&mut self, address: &str) -> Result<ClientConfig, TransportError> {
         if let Some((_, config)) = self.relays.iter().find(|(known, _)| known == address) {
             return Ok(config.clone());
         }
-        let config = tuning::resuming(&self.tls)?;
+        let config = tuning::resuming(&self.tls, self.role)?;
         if self.relays.len() >= MAX_CANDIDATES {
             self.relays.pop_front();
         }
@@ -163,8 +170,7 @@ impl Endpoint {
         caps: Caps,
         listens: bool,
     ) -> Result<Self, TransportError> {
-        let dialling = Dialling { tls: tuning::client_tls(identity)?, relays: VecDeque::new() };
-        let dialling = Arc::new(Mutex::new(dialling));
+        let dialling = Arc::new(Mutex::new(Dialling::of(identity)?));
         let pending = Arc::new(Semaphore::new(caps.pending));
         let platform = identity.name().platform();
         let (tickets, waiting, counts) = (Arc::default(), Arc::default(), Arc::default());
@@ -215,14 +221,13 @@ impl Endpoint {
     /// # Errors
     /// When TLS does not take it; then nothing changes.
     pub fn adopt(&self, identity: &Identity) -> Result<(), TransportError> {
-        let tls = tuning::client_tls(identity)?;
+        let dialling = Dialling::of(identity)?;
         if self.listens {
             let tickets = self.tickets.get().cloned();
             self.quic.set_server_config(Some(tuning::server_config(identity, tickets)?));
         }
         // Sessions of the old certificate go with it.
-        *self.dialling.lock().unwrap_or_else(PoisonError::into_inner) =
-            Dialling { tls, relays: VecDeque::new() };
+        *self.dialling.lock().unwrap_or_else(PoisonError::into_inner) = dialling;
         Ok(())
     }
 

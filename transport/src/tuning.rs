@@ -10,14 +10,16 @@ use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt, co
 use rootcast::limits::{
     CHILD_WINDOW, CONNECTION_WINDOW, HANDSHAKE_BUFFER, IDLE_WAIT, INITIAL_WINDOW, KEEP_ALIVE,
     MAX_HOST_SUBSCRIPTIONS, MAX_PENDING_HANDSHAKES, MAX_REQUEST_STREAMS, MAX_SUBSCRIPTIONS,
-    MAX_UPDATE_STREAMS, MAX_WAITING_HANDSHAKES, STREAM_WINDOW, TICKETS_GIVEN,
+    MAX_UPDATE_STREAMS, MAX_WAITING_HANDSHAKES, RELAY_KEEP_ALIVE, STREAM_WINDOW, TICKETS_GIVEN,
 };
+use rootcast::member::Role;
 use rootcast::protocol::JOIN_ALPN;
 use rustls::RootCertStore;
 use rustls::client::{Resumption, TicketRequest, Tls12Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The protocol's name and version in the handshake (specs/wire.md, W-6).
 pub(crate) const ALPN_TEXT: &str = "rootcast/1";
@@ -67,14 +69,14 @@ fn common() -> TransportConfig {
 }
 
 /// For connections that we dial: one or two, through which everything comes.
-fn dialled() -> TransportConfig {
+fn dialled(keep_alive: Duration) -> TransportConfig {
     let mut transport = common();
     transport
         .receive_window(LARGE_WINDOW)
         .send_window(CONNECTION_WINDOW)
         .max_concurrent_bidi_streams(PARENT_STREAMS)
         // One side's are enough; the child's, so that a parent with many has no timers to serve.
-        .keep_alive_interval(Some(KEEP_ALIVE));
+        .keep_alive_interval(Some(keep_alive));
     transport
 }
 
@@ -106,13 +108,14 @@ pub(crate) fn client_tls(identity: &Identity) -> Result<rustls::ClientConfig, Tr
 
 /// How we dial one relay: with sessions of its own, since all relays are dialled by one name.
 /// `tls` is shared by all, so that a session is good for as long as our certificate.
-pub(crate) fn resuming(tls: &rustls::ClientConfig) -> Result<ClientConfig, TransportError> {
+pub(crate) fn resuming(tls: &rustls::ClientConfig, role: Role) -> Result<ClientConfig, TransportError> {
     let mut tls = tls.clone();
     tls.resumption =
         Resumption::store(Arc::new(Sessions::default())).tls12_resumption(Tls12Resumption::Disabled);
     let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = ClientConfig::new(Arc::new(quic));
-    config.transport_config(Arc::new(dialled()));
+    let keep_alive = if role == Role::Relay { RELAY_KEEP_ALIVE } else { KEEP_ALIVE };
+    config.transport_config(Arc::new(dialled(keep_alive)));
     Ok(config)
 }
 
@@ -147,7 +150,7 @@ fn joining(mut tls: rustls::ClientConfig) -> Result<ClientConfig, TransportError
     tls.resumption = Resumption::disabled();
     let quic = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
     let mut config = ClientConfig::new(Arc::new(quic));
-    config.transport_config(Arc::new(dialled()));
+    config.transport_config(Arc::new(dialled(KEEP_ALIVE)));
     Ok(config)
 }
 

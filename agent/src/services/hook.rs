@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn f_76_a_check_is_tried_again() {
+    async fn f_96_a_check_is_tried_again() {
         let ok = "HTTP/1.1 200 OK\r\n\r\n";
         let address = server(vec!["HTTP/1.1 500 x\r\n\r\n", "", ok]).await;
         let work = Work::Http(Url::new(&format!("http://{address}/")).unwrap(), 200);

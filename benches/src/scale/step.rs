@@ -21,6 +21,7 @@ use rootcast_bundler::{CompileError, Founding, Making, PUBLISHER_KEY_FILE, Seale
 use rootcast_keys::Signer;
 use rootcast_replica::{Held, Replica, Rule, Trusted, Update};
 use rootcast_store::DiskStore;
+use rootcast_view::Variables;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -149,7 +150,8 @@ impl Home<'_> {
     fn activation(self, replica: &Arc<Replica>) -> Result<Activation, ScaleError> {
         let live = self.0.join("live");
         std::fs::create_dir_all(&live).map_err(|source| ScaleError::io(&live, source))?;
-        Ok(Activation::new(replica.clone(), labels(), Slots::open(&live)?))
+        let variables = Variables { labels: labels(), ..Variables::default() };
+        Ok(Activation::new(replica.clone(), variables, Slots::open(&live)?))
     }
 }
 

@@ -11,12 +11,12 @@ use rootcast::object::ObjectSource;
 use rootcast::path::ConfigPath;
 use rootcast::trust::TrustChain;
 use rootcast::verify::ReleaseRecord;
-use rootcast::view::Layers;
 use rootcast_agent::secrets::{SECRET_MODE, Secrets};
 use rootcast_agent::{AgentConfig, AgentError, Required, load_decryption_key};
 use rootcast_replica::Held;
 use rootcast_store::{DiskStore, Store};
 use rootcast_transport::{Identity, PeerName};
+use rootcast_view::{Variables, Views};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -91,7 +91,7 @@ fn compare_once(
     let host = identity.name();
     let key = load_decryption_key(&agent.identity).map_err(AgentError::from)?;
     let secrets = Secrets::new(key, agent.secrets_directory(host.name()));
-    let view = match view(&store, &held, host, &secrets) {
+    let view = match view(&store, &held, (host, agent), &secrets) {
         Ok(view) => view,
         Err(failure) => {
             compared.add(failure.message);
@@ -112,7 +112,11 @@ fn compare_once(
 }
 
 /// The newest release whose record verifies.
-fn newest(store: &DiskStore, agent: &AgentConfig, trust: &TrustChain) -> Result<Option<Held>, Failure> {
+pub(crate) fn newest(
+    store: &DiskStore,
+    agent: &AgentConfig,
+    trust: &TrustChain,
+) -> Result<Option<Held>, Failure> {
     let channel = agent.channel()?;
     for number in store.releases().into_iter().rev() {
         // What cannot be read or verified is named by the check of the store.
@@ -126,7 +130,12 @@ fn newest(store: &DiskStore, agent: &AgentConfig, trust: &TrustChain) -> Result<
 }
 
 /// What this host should have of a release.
-fn view(store: &DiskStore, held: &Held, host: &PeerName, secrets: &Secrets) -> Result<View, Failure> {
+fn view(
+    store: &DiskStore,
+    held: &Held,
+    (host, agent): (&PeerName, &AgentConfig),
+    secrets: &Secrets,
+) -> Result<View, Failure> {
     let failed = |message: String| Failure::new(Exit::Failure, message);
     let labels = host.labels().of_host(host.name());
     let required = Required::of(held, store, &labels)?;
@@ -135,8 +144,10 @@ fn view(store: &DiskStore, held: &Held, host: &PeerName, secrets: &Secrets) -> R
         let root = held.bundles.root(layer);
         roots.push(root.ok_or_else(|| failed(format!("bundle {layer} of this host is not held")))?);
     }
-    let layers = Layers::open(store, &roots).map_err(|error| failed(error.to_string()))?;
-    let mut view = layers.resolve().map_err(|error| failed(error.to_string()))?;
+    let variables = Variables { host: host.name().to_owned(), labels, facts: agent.facts.clone() };
+    let views = Views::open(store, (&required.layers, &roots), &required.rules, &variables)
+        .map_err(AgentError::from)?;
+    let mut view = views.resolve().map_err(AgentError::from)?.entries;
     secrets.filter(&mut view, store).map_err(AgentError::from)?;
     Ok(view)
 }

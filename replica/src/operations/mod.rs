@@ -6,13 +6,26 @@ mod logs;
 mod notify;
 mod process;
 mod reload;
+mod start;
 mod vitals;
 
 pub use listener::{Listener, Operated, Readiness, operate};
 pub use logs::{LOG_ENVIRONMENT, LogFormat, change_level, level, start_log};
 pub use notify::Notifier;
 pub use reload::{HangUps, Settings};
+pub use start::{Ended, Event, Events, RuntimeError, start};
 pub use vitals::Vitals;
+
+/// Takes over those keys from an old configuration that take a restart to change, and notes which differed.
+#[macro_export]
+macro_rules! keep_keys {
+    ($new:ident, $old:ident, $differ:ident: $($key:ident),+ $(,)?) => {$(
+        if $new.$key != $old.$key {
+            $new.$key.clone_from(&$old.$key);
+            $differ.push(stringify!($key));
+        }
+    )+};
+}
 
 use rootcast_transport::{Identity, PeerName, TransportError};
 use std::path::PathBuf;

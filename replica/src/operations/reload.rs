@@ -1,6 +1,6 @@
 //! Reading the configuration again while a process runs (specs/status.md, ST-44).
 
-use super::{Notifier, change_level};
+use super::{LogFormat, Notifier, change_level};
 use std::path::Path;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -15,6 +15,9 @@ pub trait Settings: Clone {
 
     /// Takes over from `old` what takes a restart to change, and names those keys that differ.
     fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str>;
+
+    /// How the log is written.
+    fn log_format(&self) -> LogFormat;
 
     /// How much is logged.
     fn log_level(&self) -> &str;

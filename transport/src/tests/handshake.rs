@@ -302,6 +302,6 @@ async fn threat_23_a_child_sends_no_early_data() {
     tls.max_early_data_size = u32::MAX;
     let server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
     let child = crate::tuning::client_tls(&authority.identity(&Leaf::agent())).unwrap();
-    call_twice(&crate::tuning::resuming(&child).unwrap(), server).await;
+    call_twice(&crate::tuning::resuming(&child, Role::Agent).unwrap(), server).await;
     assert!(store.uses.load(Ordering::Relaxed) > 0, "a session was resumed");
 }

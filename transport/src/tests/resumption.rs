@@ -79,7 +79,7 @@ async fn threat_22_a_certificate_that_has_ended_is_refused_though_its_session_is
     let identity = authority.identity(&Leaf::relay());
     let child = authority.identity(&Leaf { valid: (-300, 600), ..Leaf::agent() });
     let tls = crate::tuning::client_tls(&child).unwrap();
-    let client = crate::tuning::resuming(&tls).unwrap();
+    let client = crate::tuning::resuming(&tls, Role::Agent).unwrap();
     let tickets = Arc::new(TicketKeys::open(&identity, &[], SystemTime::now()).unwrap());
     let server = crate::tuning::server_config(&identity, Some(tickets.clone())).unwrap();
     let relay = quinn::Endpoint::server(server, loopback()).unwrap();
