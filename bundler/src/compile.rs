@@ -1,8 +1,10 @@
 //! From a source to a release: only what changed is read and hashed.
 
+use crate::checking::{Checking, Findings};
 use crate::config::{ConfigError, LimitExceeded, Misplaced, Rootcast};
 use crate::seal::{SealError, Sealer};
 use crate::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
+use crate::trying::{Roots, try_hosts};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::chunking;
@@ -59,6 +61,9 @@ pub enum CompileError {
         /// Why.
         source: SealError,
     },
+    /// Files that are wrong, or that hosts cannot use.
+    #[error(transparent)]
+    Checks(#[from] Findings),
     /// A tree could not be built.
     #[error("bundle `{bundle}`: {source}")]
     Tree {
@@ -216,6 +221,14 @@ fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
         // What is no commit of the source gives the whole listing.
         _ => source.changes(&unknown)?,
     };
+    // Under another schema, what did not change is checked as well.
+    let schemas = &settings.checks.schemas;
+    let is_schema = |change: &Change| schemas.iter().any(|rule| rule.schema == *change.path());
+    let changes = match changes {
+        Changes::Since(some) if some.iter().any(is_schema) => source.changes(&unknown)?,
+        changes => changes,
+    };
+    let mut checking = Checking::new(source, settings);
     let mut compiled = Compiled {
         bundles: held.as_deref().map(bundles_of).unwrap_or_default(),
         commit: source.commit().to_vec(),
@@ -226,7 +239,7 @@ fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
         },
     };
     let mut batch = replica.store().begin()?;
-    let mut new = read(making, &changes, &mut *batch)?;
+    let mut new = read(making, &changes, &mut checking, &mut *batch)?;
     if let Changes::Full(_) = changes {
         remove_unlisted(replica, &compiled.bundles, &mut new)?;
     }
@@ -254,6 +267,18 @@ fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
     }
     add_plan(settings, &mut compiled, objects, &mut *batch)?;
     batch.commit(replica.store().floors())?;
+    let before = held.as_deref().map(bundles_of).filter(|_| matches!(changes, Changes::Since(_)));
+    let roots = |bundles: &BTreeMap<BundleName, (NodeId, Totals)>| -> Roots {
+        bundles.iter().map(|(name, (root, _))| (name.clone(), *root)).collect()
+    };
+    try_hosts(
+        settings,
+        &mut checking,
+        objects,
+        before.as_ref().map(roots).as_ref(),
+        &roots(&compiled.bundles),
+    )?;
+    checking.findings.into_result()?;
     Ok(compiled)
 }
 
@@ -276,6 +301,7 @@ fn settings_at(source: &Source, commit: &[u8]) -> Option<Rootcast> {
 fn read(
     making: &Making<'_>,
     changes: &Changes,
+    checking: &mut Checking<'_>,
     batch: &mut dyn Batch,
 ) -> Result<BTreeMap<BundleName, tree::Changes>, CompileError> {
     let Making { source, settings, progress, .. } = *making;
@@ -302,12 +328,15 @@ fn read(
             return Err(misplaced.into());
         }
         let Some((bundle, path)) = settings.place(&file.path) else { continue };
-        if let Some(secret) = secret(making, file, batch)? {
+        if let Some(secret) = secret(making, file, &path, checking, batch)? {
             new.entry(bundle).or_default().insert(path, Some(secret));
             progress(Stage::Read, done as u64 + 1, total);
             continue;
         }
         let bytes = source.read(file)?;
+        if file.kind != FileKind::Symlink {
+            checking.file(&file.path, &path, &bytes)?;
+        }
         let entry = match file.kind {
             FileKind::Symlink => Entry::Symlink { target: link(&file.path, &path, &bytes)? },
             kind => Entry::File {
@@ -325,6 +354,8 @@ fn read(
 fn secret(
     making: &Making<'_>,
     file: &SourceFile,
+    path: &ConfigPath,
+    checking: &mut Checking<'_>,
     batch: &mut dyn Batch,
 ) -> Result<Option<Entry>, CompileError> {
     let Some(recipients) = making.settings.secrets.recipients(&file.path) else { return Ok(None) };
@@ -338,6 +369,7 @@ fn secret(
         FileKind::Regular => {}
     }
     let plaintext = Zeroizing::new(making.source.read(file)?);
+    checking.secret(&file.path, path, &plaintext);
     let sealed = making.sealer.seal(&plaintext, &recipients).map_err(|error| failed(error.into()))?;
     let (id, size) = (BlobId::of(&sealed), sealed.len() as u64);
     batch.write(id.into(), Bytes::from(sealed))?;

@@ -93,6 +93,9 @@ pub enum PublishError {
         /// The newest release.
         newest: u64,
     },
+    /// What hosts need to know of a release cannot be read.
+    #[error("the plan of the newest release cannot be read: {0}")]
+    Unreadable(rootcast::codec::CodecError),
     /// The origin refuses a new version of trust.
     #[error("the origin refuses the trust document: {0}")]
     TrustRefused(String),

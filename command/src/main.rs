@@ -7,6 +7,8 @@ mod asking;
 mod audit;
 mod completions;
 mod dev;
+mod diff;
+mod explain;
 mod failure;
 mod graph;
 mod host;
@@ -63,6 +65,10 @@ enum Command {
     Hosts(hosts::Arguments),
     /// Compile a repository or directory, sign it and publish it to the origin
     Publish(publish::Arguments),
+    /// Show what a publication would change on hosts, before it is one
+    Diff(diff::Arguments),
+    /// Show which layer gives a host a file, and each value in it
+    Explain(explain::Arguments),
     /// Sign a release that `publish --unsigned` wrote
     Sign(sign::Arguments),
     /// Make, show, import and export secret keys
@@ -113,6 +119,8 @@ fn main() -> ExitCode {
         Command::Host(arguments) => host::run(&arguments, &output),
         Command::Hosts(arguments) => hosts::run(&arguments, &output),
         Command::Publish(arguments) => publish::run(&arguments, &output),
+        Command::Diff(arguments) => diff::run(&arguments, &output),
+        Command::Explain(arguments) => explain::run(&arguments, &output),
         Command::Sign(arguments) => sign::run(&arguments, &output),
         Command::Key(arguments) => key::run(&arguments, &output),
         Command::Trust(arguments) => trust::run(&arguments, &output),

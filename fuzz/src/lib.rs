@@ -15,6 +15,7 @@ mod http;
 mod messages;
 pub mod objects;
 mod text;
+mod views;
 
 use rootcast::acceptance::Floors;
 use rootcast::activation::{History, Journal, Orders};
@@ -82,6 +83,9 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("trust-proposal", drafts::proposal),
     ("update", messages::update),
     ("update-answer", messages::canonical::<UpdateAnswer>),
+    ("view-document", views::document),
+    ("view-rules", views::rules),
+    ("view-template", views::template),
     ("welcome", messages::canonical::<Welcome>),
 ];
 

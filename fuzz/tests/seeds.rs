@@ -5,6 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "this test reads and writes the committed corpus")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
+#[path = "seeds/views.rs"]
+mod views;
+
 use ed25519_dalek::{Signer, SigningKey};
 use rootcast::acceptance::{Accepted, Floors};
 use rootcast::activation::{Cause, Event, Generation, History, Journal, Orders};
@@ -179,6 +182,7 @@ fn objects(seeds: &mut Seeds) {
     };
     seeds.add("plan", "one", one.encode());
     seeds.add("plan", "many", many.encode());
+    views::add(seeds);
 }
 
 /// What a host keeps of an activation that was rolled back.

@@ -53,6 +53,17 @@ pub struct Version {
     pub content: Bytes,
 }
 
+/// A file that was made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Its content.
+    pub content: Bytes,
+    /// What a merged one says, each value with its place in one of the versions.
+    pub node: Option<Node>,
+    /// The bundles of the versions, by which places count.
+    pub bundles: Vec<BundleName>,
+}
+
 /// Makes a file of its versions, from the lowest layer to the highest: each is
 /// rendered where the rules say so, and then they are merged, or the highest is taken.
 ///
@@ -63,14 +74,16 @@ pub fn derive(
     path: &ConfigPath,
     versions: &[Version],
     variables: &Variables,
-) -> Result<Merged, Box<FileError>> {
+) -> Result<Made, Box<FileError>> {
+    let bundles = versions.iter().map(|version| version.bundle.clone()).collect();
     let Some(first) = versions.first() else {
-        return Ok(Merged { node: Node::nothing(0), content: Bytes::new() });
+        return Ok(Made { content: Bytes::new(), node: None, bundles });
     };
-    made_of(rules, path, versions, variables).map_err(|flaw| {
+    let (content, node) = made_of(rules, path, versions, variables).map_err(|flaw| {
         let version = versions.get(flaw.place.layer).unwrap_or(first);
         Box::new(FileError { bundle: version.bundle.clone(), path: path.clone(), flaw })
-    })
+    })?;
+    Ok(Made { content, node, bundles })
 }
 
 fn made_of(
@@ -78,7 +91,7 @@ fn made_of(
     path: &ConfigPath,
     versions: &[Version],
     variables: &Variables,
-) -> Result<Merged, Flaw> {
+) -> Result<(Bytes, Option<Node>), Flaw> {
     let rule = rules.merge(path);
     let hidden = if rule.is_some() { 0 } else { versions.len().saturating_sub(1) };
     let is_template = rules.is_template(path);
@@ -90,12 +103,12 @@ fn made_of(
         });
     }
     let Some(rule) = rule else {
-        let content = contents.pop().unwrap_or_default();
-        return Ok(Merged { node: Node::nothing(hidden), content });
+        return Ok((contents.pop().unwrap_or_default(), None));
     };
     let first = Place { layer: 0, line: 1, column: 1 };
     let format = Format::of(path).ok_or_else(|| Flaw::new(first, Fault::NoFormat))?;
-    merge(format, &contents, &rule.keys)
+    let Merged { node, content } = merge(format, &contents, &rule.keys)?;
+    Ok((content, Some(node)))
 }
 
 /// Layers, the rules for them, and whose view it is.
@@ -156,7 +169,7 @@ impl<'a> Views<'a> {
     ///
     /// # Errors
     /// When a version cannot be read, or is wrong.
-    pub fn make(&self, path: &ConfigPath) -> Result<Merged, ViewError> {
+    pub fn make(&self, path: &ConfigPath) -> Result<Made, ViewError> {
         Ok(derive(self.rules, path, &self.versions(path)?, self.variables)?)
     }
 

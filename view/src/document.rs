@@ -235,3 +235,54 @@ pub fn read(format: Format, bytes: &[u8], layer: usize) -> Result<Node, Flaw> {
         Format::Yaml => crate::yaml::read(text, layer),
     }
 }
+
+impl Node {
+    /// The document as JSON: numbers that JSON has not, and dates, are text.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::List(items) => Json::Array(items.iter().map(Self::to_json).collect()),
+            Value::Map(fields) => {
+                let field = |field: &Field| (field.name.text.clone(), field.node.to_json());
+                Json::Object(fields.iter().map(field).collect())
+            }
+            Value::Scalar(scalar) => match scalar.kind {
+                Kind::Null => Json::Null,
+                Kind::Flag => Json::Bool(scalar.text.eq_ignore_ascii_case("true")),
+                Kind::Number => number(&scalar.text).unwrap_or_else(|| Json::String(scalar.text.clone())),
+                Kind::Text => Json::String(scalar.text.clone()),
+            },
+        }
+    }
+
+    /// The place of the value that these names of keys and numbers of items lead to; of
+    /// what is nearest above it, where it is not there.
+    pub fn place_of<'s>(&self, path: impl IntoIterator<Item = &'s str>) -> Place {
+        let mut node = self;
+        for name in path {
+            let below = match &node.value {
+                Value::List(items) => name.parse::<usize>().ok().and_then(|at| items.get(at)),
+                _ => node.get(name),
+            };
+            match below {
+                Some(below) => node = below,
+                None => break,
+            }
+        }
+        node.place
+    }
+}
+
+/// A number as JSON has it.
+fn number(text: &str) -> Option<serde_json::Value> {
+    let plain = text.replace('_', "");
+    let radix = |prefix: &str, radix| {
+        let digits = plain.strip_prefix(prefix)?;
+        i64::from_str_radix(digits, radix).ok()
+    };
+    let whole = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(|| radix("0b", 2));
+    if let Some(whole) = whole.or_else(|| plain.trim_start_matches('+').parse().ok()) {
+        return Some(whole.into());
+    }
+    serde_json::Number::from_f64(plain.parse().ok()?).map(serde_json::Value::Number)
+}

@@ -16,7 +16,7 @@ mod toml;
 mod yaml;
 
 pub use check::{check_replaced, check_syntax};
-pub use derive::{Derived, FileError, Resolved, Version, ViewError, Views, WithDerived, derive};
+pub use derive::{Derived, FileError, Made, Resolved, Version, ViewError, Views, WithDerived, derive};
 pub use document::{Format, Node, Place, read};
 pub use error::{Fault, Flaw};
 pub use merge::{Keys, Merged, merge};
