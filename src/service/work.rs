@@ -7,10 +7,10 @@ use crate::limits::{
     HOOK_TIMEOUT, HOOK_TIMEOUT_MOST, MAX_ARGUMENT, MAX_ARGUMENTS, MAX_HOOK_VARIABLES, MAX_URL,
 };
 use core::fmt;
+use core::net::IpAddr;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 /// What stands in arguments for the directory of the tree that is being activated.
 pub const STAGED: &str = "{staged}";

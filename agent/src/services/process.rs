@@ -3,6 +3,7 @@
 use super::ServiceError;
 use super::account::User;
 use rootcast::limits::KEPT_OUTPUT;
+use rootcast_replica::{Machine, System};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -112,8 +113,8 @@ async fn run_into(task: &Task<'_>, output: &mut Output) -> Result<(), ServiceErr
     let failed = |source| ServiceError::Spawn { program: program(), source };
     let leader = WaitId::Pid(Pid::from_child(&group.child));
     // It waits without reaping, so that the number of the group stays taken until the group is ended.
-    let ended =
-        tokio::task::spawn_blocking(move || waitid(leader, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
+    let machine: &dyn Machine = &System;
+    let ended = machine.blocking(move || waitid(leader, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
     tokio::pin!(ended);
     let mut buffer = vec![0; 16 * 1024];
     let mut open = true;

@@ -7,9 +7,9 @@ use rootcast::service::{Ended, Hook, Phase, Schedule, Service, ServiceName, Serv
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// The phases of going back.
 pub(crate) const BACK: &[Phase] = &[Phase::Activate, Phase::Check, Phase::Undrain];
