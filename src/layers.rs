@@ -82,6 +82,14 @@ impl LayerPattern {
         }
     }
 
+    /// The one layer of a repository that names none.
+    ///
+    /// # Errors
+    /// Never: the name is fixed.
+    pub fn base() -> Result<Self, LayerError> {
+        Self::parse(BASE_BUNDLE)
+    }
+
     fn check_label(label: &str, before: &[Segment]) -> Result<Box<str>, LayerError> {
         let own = || label.chars().take(120).collect();
         if label.is_empty() || !label.chars().all(|c| matches!(c, 'a'..='z' | '_')) {

@@ -7,6 +7,7 @@
 //! comments cite (`T-3`, `E-7`, …) are found there.
 
 pub mod acceptance;
+pub mod activation;
 pub mod chunking;
 pub mod codec;
 pub mod compact;
@@ -35,6 +36,7 @@ pub mod release;
 pub mod resumption;
 pub mod rollup;
 pub mod selector;
+pub mod service;
 pub mod settings;
 pub mod status;
 pub mod subscriptions;

@@ -5,8 +5,10 @@
 //! what a decoder, queue or wait may cost in the worst case (specs/limits.md has those of the formats).
 
 mod host;
+mod services;
 
 pub use host::*;
+pub use services::*;
 
 use core::time::Duration;
 
@@ -585,5 +587,13 @@ const _: () = {
         (MAX_VIEW_PATTERNS * (MAX_PATTERN + 8) + MAX_MERGE_KEYS * 2 * (MAX_MERGE_KEY + 8)) as u64 <= MAX_BLOB
     );
     assert!(MAX_DOCUMENT_VALUES as u64 <= MAX_DERIVED);
+    assert!(MAX_INSTALLED * 2 * (MAX_PATH + 3) / 2 < MAX_INSTALLED_FILE as usize);
+    // Names of services and hashes of layers, in all generations and the journal.
+    assert!(
+        (KEPT_GENERATIONS + 2) * (MAX_LAYERS + 4) * (40 + MAX_NAME)
+            + MAX_SERVICES * (MAX_LABEL + 2)
+            + 2 * KEPT_OUTPUT
+            <= MAX_JOURNAL as usize
+    );
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");
 };

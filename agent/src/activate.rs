@@ -1,13 +1,15 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
+mod generations;
 mod live;
 
 pub(crate) use live::Looked;
 
 use crate::AgentError;
 use crate::secrets::{Secrets, ViewSecrets};
-use crate::slots::{Moment, Patterns, Report, SlotError, Slots};
+use crate::slots::{Moment, Patterns, Report, SlotError, SlotName, Slots, Staged};
 use bytes::Bytes;
+use rootcast::activation::Generation;
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
 use rootcast::object::ObjectSource;
@@ -18,7 +20,9 @@ use rootcast::view_rules::{ViewRules, view_rules_path};
 use rootcast_replica::{Held, Replica};
 use rootcast_view::{Derived, Resolved, Variables, ViewError, Views, WithDerived};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What a release asks of this host: its layers, and what to subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +81,7 @@ impl Required {
 }
 
 /// A file of the plan's bundle, which is one blob; `None` where it is not there, or no such file.
-fn read_small(
+pub(crate) fn read_small(
     tree: &Tree<'_, dyn ObjectSource + '_>,
     objects: &dyn ObjectSource,
     path: &ConfigPath,
@@ -103,6 +107,10 @@ pub struct Activation {
     standby: Option<Shown>,
     /// What the last flip changed.
     changed: Option<Vec<Box<str>>>,
+    /// The standby, while it waits to be made live.
+    ready: Option<(Staged, Shown)>,
+    /// How often another tree became live, or what is live was found whole.
+    flips: watch::Sender<u64>,
 }
 
 /// What a slot holds.
@@ -178,8 +186,18 @@ impl Live {
 impl Activation {
     /// Over slots that are open.
     pub fn new(replica: Arc<Replica>, variables: Variables, slots: Slots) -> Self {
-        let (secrets, ignored) = (Secrets::default(), Patterns::default());
-        Self { replica, variables, slots, secrets, ignored, active: None, standby: None, changed: None }
+        Self {
+            replica,
+            variables,
+            slots,
+            secrets: Secrets::default(),
+            ignored: Patterns::default(),
+            active: None,
+            standby: None,
+            changed: None,
+            ready: None,
+            flips: watch::Sender::new(0),
+        }
     }
 
     /// The same on a host that may have secrets. Without this all are left out.
@@ -205,27 +223,86 @@ impl Activation {
     /// # Errors
     /// `current` and the slot it names are then what they were.
     pub fn activate(&mut self, held: &Held, required: &Required) -> Result<Live, AgentError> {
-        let roots: Vec<_> = required.layers.iter().map(|name| held.bundles.root(name)).collect();
-        let missing = required.layers.iter().zip(&roots).filter(|(_, root)| root.is_none());
-        let missing: Vec<BundleName> = missing.map(|(name, _)| name.clone()).collect();
-        if !missing.is_empty() {
-            return Err(AgentError::Awaiting(missing));
-        }
-        let roots: Vec<NodeId> = roots.into_iter().flatten().collect();
-        let made = Made { names: required.layers.clone(), roots, rules: required.rules.clone() };
+        let generation = self.generation(held, required)?;
+        self.bring(&generation)
+    }
+
+    /// Makes a generation live. Blocking.
+    ///
+    /// # Errors
+    /// `current` and the slot it names are then what they were.
+    pub(crate) fn bring(&mut self, generation: &Generation) -> Result<Live, AgentError> {
+        self.stage(generation)?;
+        self.flip()
+    }
+
+    /// Brings the standby to a generation, unless that is live; and gives the path of the slot that
+    /// holds it then. Blocking.
+    ///
+    /// # Errors
+    /// What is live is what it was.
+    pub(crate) fn stage(&mut self, generation: &Generation) -> Result<PathBuf, AgentError> {
+        let made = self.made(generation)?;
         let store = self.replica.store().clone();
         let objects: &dyn ObjectSource = &*store;
         if self.active.is_none() {
             self.adopt(&made, objects)?;
         }
-        if let Some(active) = self.active.as_ref().filter(|active| active.of.is_same(&made)) {
+        if self.active.as_ref().is_some_and(|active| active.of.is_same(&made)) {
+            self.put_aside();
+            let live = self.slots.active()?.unwrap_or(SlotName::A);
+            return Ok(self.slots.path(live));
+        }
+        if let Some((staged, _)) = self.ready.as_ref().filter(|(_, shown)| shown.of.is_same(&made)) {
+            return Ok(staged.path().to_owned());
+        }
+        self.put_aside();
+        let (staged, shown) = self.prepare(made, objects)?;
+        let path = staged.path().to_owned();
+        self.ready = Some((staged, shown));
+        Ok(path)
+    }
+
+    /// Leaves what waits to be made live: it is an ordinary standby then.
+    fn put_aside(&mut self) {
+        if let Some((_, shown)) = self.ready.take() {
+            self.standby = Some(shown);
+        }
+    }
+
+    /// Makes live what waits for it, if anything does. Blocking.
+    ///
+    /// # Errors
+    /// As [`Slots::activate`].
+    pub(crate) fn flip(&mut self) -> Result<Live, AgentError> {
+        let Some((staged, shown)) = self.ready.take() else {
+            let active = self.active.as_ref().ok_or(AgentError::Stopped)?;
             return Ok(Live::of(active, Report::default(), false));
+        };
+        let (report, live) = (staged.report(), Live::of(&shown, staged.report(), true));
+        let outcome = self.slots.activate(staged);
+        if !matches!(outcome, Ok(_) | Err(SlotError::FlipNotDurable { .. })) {
+            outcome?;
+            return Ok(Live { report, ..live });
         }
-        let report = self.stage(made, objects)?;
-        match &self.active {
-            Some(active) => Ok(Live::of(active, report, true)),
-            None => Err(AgentError::Stopped),
-        }
+        self.standby = self.active.take();
+        self.active = Some(shown);
+        let store = self.replica.store().clone();
+        self.changed = self.note_changes(&*store);
+        self.forget_secrets();
+        self.flips.send_modify(|flips| *flips += 1);
+        outcome?;
+        Ok(live)
+    }
+
+    /// Changes whenever another tree is live, or what is live is known.
+    pub(crate) fn flips(&self) -> watch::Receiver<u64> {
+        self.flips.subscribe()
+    }
+
+    /// The link `current`.
+    pub(crate) fn current(&self) -> PathBuf {
+        self.slots.current()
     }
 
     /// The whole view of these layers, without the secrets of other hosts.
@@ -257,6 +334,7 @@ impl Activation {
             self.secrets.put(&shown.secrets, objects)?;
             self.slots.adopt_active(since)?;
             self.active = Some(shown);
+            self.flips.send_modify(|flips| *flips += 1);
         } else {
             // What is live stays so for as long as nothing newer can be: its secrets too.
             if let Err(error) = self.secrets.put(&self.slots.active_secrets(), objects) {
@@ -270,7 +348,7 @@ impl Activation {
         Ok(())
     }
 
-    fn stage(&mut self, made: Made, objects: &dyn ObjectSource) -> Result<Report, AgentError> {
+    fn prepare(&mut self, made: Made, objects: &dyn ObjectSource) -> Result<(Staged, Shown), AgentError> {
         let variables = self.variables.clone();
         let views = made.views(objects, &variables)?;
         // Other rules make other files of the same layers: all of them are looked at then.
@@ -297,27 +375,15 @@ impl Activation {
             },
             None => None,
         };
-        let (staged, shown) = match staged {
-            Some(staged) => staged,
+        match staged {
+            Some(staged) => Ok(staged),
             None => {
                 let (view, shown) = self.view(&made, &views, objects)?;
                 self.secrets.put(&shown.secrets, objects)?;
                 let contents = WithDerived::new(&views, &shown.derived);
-                (self.slots.stage_full(&view, &contents)?, shown)
+                Ok((self.slots.stage_full(&view, &contents)?, shown))
             }
-        };
-        let report = staged.report();
-        let outcome = self.slots.activate(staged);
-        if !matches!(outcome, Ok(_) | Err(SlotError::FlipNotDurable { .. })) {
-            outcome?;
-            return Ok(report);
         }
-        self.standby = self.active.take();
-        self.active = Some(shown);
-        self.changed = self.note_changes(objects);
-        self.forget_secrets();
-        outcome?;
-        Ok(report)
     }
 
     /// Removes secrets that neither slot leads to, where both are known.
@@ -380,7 +446,9 @@ impl Activation {
     /// # Errors
     /// What is live is not touched.
     pub fn prepare_standby(&mut self) -> Result<(), AgentError> {
-        let (Some(active), None) = (self.active.clone(), &self.standby) else { return Ok(()) };
+        let (Some(active), None, None) = (self.active.clone(), &self.standby, &self.ready) else {
+            return Ok(());
+        };
         let store = self.replica.store().clone();
         let variables = self.variables.clone();
         let views = active.of.views(&*store, &variables)?;

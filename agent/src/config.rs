@@ -1,6 +1,7 @@
 //! The agent's configuration file.
 
 use crate::AgentError;
+use crate::services::Allow;
 use crate::slots::Patterns;
 use rootcast::drift::Mode;
 use rootcast::path::ChannelName;
@@ -45,6 +46,9 @@ pub struct AgentConfig {
     /// The unix socket of the local API, or `off`; `agent.sock` in `state` unless it is given.
     #[serde(default)]
     pub socket: Option<PathBuf>,
+    /// What releases may do on this host beside showing files: nothing, unless it is given.
+    #[serde(default)]
+    pub allow: Allow,
     /// How the log is written: `text` or `json` lines.
     #[serde(default)]
     pub log: LogFormat,

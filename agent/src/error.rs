@@ -2,6 +2,7 @@
 
 use crate::key::KeyError;
 use crate::secrets::SecretError;
+use crate::services::ServiceError;
 use crate::slots::SlotError;
 use rootcast::codec::CodecError;
 use rootcast::path::{BundleName, PathError};
@@ -58,6 +59,22 @@ pub enum AgentError {
     /// A secret cannot be opened or put in its place; `current` is what it was.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A service cannot be brought to its new files.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// A file about this host's activations cannot be read or written.
+    #[error("{}: {source}; if it is damaged, remove it and start again: the host then knows of no earlier activation", path.display())]
+    Books {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// The operator holds a generation that is not kept any more.
+    #[error(
+        "generation {0} is held by order, and not kept any more; `rootcast agent history` lists those that are"
+    )]
+    NoGeneration(u64),
     /// The layers do not resolve.
     #[error("the layers do not resolve: {0}")]
     View(#[from] TreeError),

@@ -8,8 +8,11 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 mod activate;
+pub mod books;
+mod change;
 mod config;
 pub mod drift;
+mod converge;
 mod error;
 mod key;
 pub mod local;
@@ -17,12 +20,14 @@ mod operations;
 mod relays;
 mod run;
 pub mod secrets;
+pub mod services;
 pub mod slots;
 mod start;
 
 pub use activate::{Activation, Required};
+pub use change::{Change, change_of};
 pub use config::AgentConfig;
 pub use error::AgentError;
 pub use key::{DECRYPTION_KEY_FILE, KeyError, RECIPIENT_FILE, load_decryption_key, make_decryption_key};
 pub use run::{AgentEvent, run, run_on};
-pub use start::start;
+pub use start::{Once, collect, once, start};

@@ -1,13 +1,17 @@
 //! The agent's life: follow, verify, activate, report.
 
 use crate::activate::{Activation, Live, Required};
+use crate::books::Books;
+use crate::converge::{Converging, Outcome, Refused};
 use crate::drift::{DriftStatus, Found, Keeper};
 use crate::local::{self, Generation, Generations, Local, Relay};
 use crate::operations::Watched;
 use crate::relays::{Heard, Relays, adopting};
 use crate::secrets::Secrets;
+use crate::services::HookRun;
 use crate::slots::{Patterns, Report, Slots};
 use crate::{AgentConfig, AgentError, load_decryption_key};
+use rootcast::activation::State;
 use rootcast::head::Freshness;
 use rootcast::limits::{ACTIVATION_RETRY, SHUTDOWN_WAIT};
 use rootcast::protocol::Interest;
@@ -24,6 +28,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 
 /// What happens in an agent, for whoever runs it.
@@ -59,6 +64,31 @@ pub enum AgentEvent {
     Drift(Found),
     /// Whether the host knows that it is up to date has changed.
     Freshness(Freshness),
+    /// An activation with services has come to a state.
+    Activation {
+        /// The release.
+        release: u64,
+        /// The state.
+        state: State,
+    },
+    /// A hook was run.
+    Hook(HookRun),
+    /// Whether this host shows what it should has changed: the newest release that a good head names, or what
+    /// the operator holds.
+    Converged(bool),
+    /// A release is quarantined: its activation was rolled back, or is inconsistent.
+    RolledBack {
+        /// Its number.
+        number: u64,
+        /// What is live instead; 0 for nothing good.
+        live: u64,
+        /// How it ended.
+        state: State,
+        /// Why.
+        reason: String,
+        /// The last that the hook wrote which failed.
+        output: String,
+    },
     /// A release could not be made live; what was live stays.
     Failed {
         /// Its number.
@@ -71,6 +101,9 @@ pub enum AgentEvent {
 struct Agent {
     replica: Arc<Replica>,
     activation: Arc<Mutex<Activation>>,
+    converging: Converging,
+    /// Rung when the operator has given orders.
+    bell: Option<UnixDatagram>,
     interest: watch::Sender<Interest>,
     /// What is said of this host to its relay.
     report: watch::Sender<Condition>,
@@ -79,8 +112,6 @@ struct Agent {
     refusal: watch::Receiver<Option<String>>,
     /// How the live tree is kept.
     drift: watch::Receiver<DriftStatus>,
-    /// Changed when a generation has become live.
-    flips: watch::Sender<u64>,
     /// What is live, and what it changed, for local clients.
     generations: watch::Sender<Generations>,
     /// Why the newest release could not be made live, while that stands.
@@ -94,6 +125,8 @@ struct Agent {
     freshness: Option<Freshness>,
     /// Secrets of other hosts, as they were last told of.
     left_out: u64,
+    /// What was last said of that.
+    converged: bool,
 }
 
 /// Runs an agent until `shutdown` completes.
@@ -146,6 +179,7 @@ pub(crate) async fn run_reloading(
     let activation = Activation::new(replica.clone(), variables, slots)
         .with_secrets(secrets)
         .with_ignored(ignored.clone());
+    let flips = activation.flips();
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;
@@ -170,6 +204,7 @@ pub(crate) async fn run_reloading(
     let fallback = dialer.clone().map(Fallback::new);
     let relays =
         Relays { endpoint: endpoint.clone(), fallback, child, ways, replica: replica.clone(), heard };
+    let allowing = settings.clone();
     let said = (report.subscribe(), changed.subscribe());
     let following = relays.follow(interest.subscribe(), said, settings);
     tracing::info!(channel = %replica.channel(), relays = ?config.relays, live = %config.live.display(), "following");
@@ -179,7 +214,7 @@ pub(crate) async fn run_reloading(
         async move { ask_either_way(&endpoint, dialer.as_ref(), &relays, &own, now, request).await }
     });
     let tending = replica.clone().tend(Tending::Follows);
-    let (flips, drift) = (watch::Sender::new(0), watch::Sender::new(DriftStatus::default()));
+    let drift = watch::Sender::new(DriftStatus::default());
     let kept = drift.subscribe();
     let local = local_api(&config);
     let asked = Local::new(
@@ -198,20 +233,28 @@ pub(crate) async fn run_reloading(
         home: config.live.clone(),
         mode: config.drift,
         ignored,
-        flips: flips.subscribe(),
+        flips,
         status: drift,
         events: events.clone(),
     };
     let (active, files, left_out, freshness) = (0, 0, 0, None);
+    let books = Books::read(&config.state)?;
+    let bell = books.bell();
+    if let Err(error) = &bell {
+        tracing::warn!(%error, "orders are looked at when a release comes, and at the start, only");
+    }
+    let (activating, of) = (activation.clone(), replica.clone());
+    let converging = Converging::new(activating, of, allowing, events.clone(), books);
     let agent = Agent {
         replica,
         activation,
+        converging,
+        bell: bell.ok(),
         interest,
         report,
         changed,
         refusal,
         drift: kept,
-        flips,
         generations,
         failure: None,
         alarm: None,
@@ -220,6 +263,7 @@ pub(crate) async fn run_reloading(
         files,
         left_out,
         freshness,
+        converged: false,
     };
     (agent.events)(AgentEvent::Ready { name, operations });
     tokio::select! {
@@ -314,6 +358,7 @@ impl Agent {
                     biased;
                     changed = held.changed() => if changed.is_err() { return } else { break },
                     () = &mut retry => break,
+                    () = rung(self.bell.as_ref()) => break,
                     changed = head.changed() => if changed.is_err() { return },
                     changed = refusal.changed() => {
                         if changed.is_err() { return }
@@ -326,6 +371,7 @@ impl Agent {
                     () = lapse => {}
                 }
                 self.tell_freshness();
+                self.tell_converged();
             }
         }
     }
@@ -349,12 +395,13 @@ impl Agent {
     }
 
     /// Says to local clients what is live now.
-    async fn tell_generation(&self, held: &Held) {
+    async fn tell_generation(&self) {
         let paths = self.blocking(|activation| Ok(activation.take_changed())).await.unwrap_or_default();
-        let (number, since) = (held.accepted().number, self.replica.machine().seconds());
-        let issued = held.bundles.release().release().issued;
-        let next = Generation { number, since, issued };
-        self.generations.send_modify(|generations| generations.push(next, paths));
+        let Some(live) = self.converging.live() else { return };
+        let held = self.replica.held().filter(|held| held.accepted() == live.release);
+        let issued = held.map(|held| held.bundles.release().release().issued);
+        let next = Generation { number: live.number, since: self.replica.machine().seconds(), issued };
+        self.generations.send_if_modified(|generations| generations.push(next, paths));
     }
 
     /// Says so where the live tree has begun, or ceased, to need an operator.
@@ -374,36 +421,8 @@ impl Agent {
         self.tell(HostState::Updating);
         let outcome = self.attempt(held).await;
         match outcome {
-            Ok(live) => {
-                if live.left_out != self.left_out {
-                    self.left_out = live.left_out;
-                    tracing::info!(
-                        count = live.left_out,
-                        "secrets of this host's layers are for other hosts"
-                    );
-                }
-                let news = number != self.active;
-                if live.flipped || self.active == 0 {
-                    self.flips.send_modify(|flips| *flips += 1);
-                    self.tell_generation(held).await;
-                }
-                (self.active, self.files) = (number, live.files);
-                self.failure = None;
-                self.tell(HostState::Active);
-                if news || live.flipped {
-                    let Live { files, report, flipped, secrets, left_out } = live;
-                    let healed = self.replica.healed();
-                    tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
-                    (self.events)(AgentEvent::Active {
-                        number,
-                        files,
-                        report,
-                        flipped,
-                        healed,
-                        secrets,
-                        left_out,
-                    });
-                }
+            Ok(outcome) => {
+                self.settled(outcome).await;
                 true
             }
             // A wider subscription is on its way to the relay and brings what is missing.
@@ -428,7 +447,46 @@ impl Agent {
         }
     }
 
-    async fn attempt(&self, held: &Arc<Held>) -> Result<Live, AgentError> {
+    /// Says what is live now, and what is not.
+    async fn settled(&mut self, Outcome { release, live, refused }: Outcome) {
+        if let Some(live) = live {
+            if live.left_out != self.left_out {
+                self.left_out = live.left_out;
+                tracing::info!(count = live.left_out, "secrets of this host's layers are for other hosts");
+            }
+            let news = release != self.active;
+            (self.active, self.files) = (release, live.files);
+            if news || live.flipped {
+                self.tell_generation().await;
+                let Live { files, report, flipped, secrets, left_out } = live;
+                let (number, healed) = (release, self.replica.healed());
+                tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
+                (self.events)(AgentEvent::Active {
+                    number,
+                    files,
+                    report,
+                    flipped,
+                    healed,
+                    secrets,
+                    left_out,
+                });
+            }
+        }
+        self.failure = refused.as_ref().map(|refused| reason(&refused.reason));
+        self.tell(if refused.is_some() { HostState::Failed } else { HostState::Active });
+        if let Some(Refused { release: number, state, reason, output }) = refused {
+            tracing::error!(
+                number,
+                state = state.as_str(),
+                output,
+                "{reason}; it waits for a newer release, or for `rootcast agent release`"
+            );
+            let live = self.active;
+            (self.events)(AgentEvent::RolledBack { number, live, state, reason, output });
+        }
+    }
+
+    async fn attempt(&mut self, held: &Arc<Held>) -> Result<Outcome, AgentError> {
         let newest = held.clone();
         let required = self.blocking(move |activation| activation.required(&newest)).await;
         let required = required.inspect_err(|error| {
@@ -443,13 +501,13 @@ impl Agent {
             changes
         });
         let newest = held.clone();
-        match self.blocking(move |activation| activation.activate(&newest, &required)).await {
+        match self.blocking(move |activation| activation.generation(&newest, &required)).await {
             // They were asked for before; another parent may not hide them.
             Err(AgentError::Awaiting(bundles)) if !widened => {
                 self.replica.leave_parent();
                 Err(AgentError::Withheld(bundles))
             }
-            outcome => outcome,
+            generation => self.converging.towards(generation?).await,
         }
     }
 
@@ -468,7 +526,7 @@ impl Agent {
 
     /// Says how this host is doing. What was refused or could not be made live is a failure, whatever
     /// runs, until that is over.
-    fn tell(&self, state: HostState) {
+    fn tell(&mut self, state: HostState) {
         let why = self.failure.clone().or_else(|| self.refusal.borrow().clone());
         let why = why.or_else(|| self.alarm.as_deref().map(reason));
         let (state, why) = match (state, why) {
@@ -491,5 +549,24 @@ impl Agent {
             refused: 0,
         });
         self.changed.send_replace(());
+        self.tell_converged();
+    }
+
+    fn tell_converged(&mut self) {
+        let known = self.replica.head().map(|head| head.head().release.rank());
+        let held = self.replica.held().map(|held| held.accepted().rank());
+        let converged = self.report.borrow().state == HostState::Active && known.is_some() && known <= held;
+        if std::mem::replace(&mut self.converged, converged) != converged {
+            (self.events)(AgentEvent::Converged(converged));
+        }
+    }
+}
+
+/// Completes when the operator has given orders.
+async fn rung(bell: Option<&UnixDatagram>) {
+    match bell {
+        // Whatever it says, and also where it cannot be heard: to look costs little.
+        Some(bell) => drop(bell.recv(&mut [0; 1]).await),
+        None => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ use rootcast::cose::DocumentKind;
 use rootcast::edit::{self, EditError};
 use rootcast::entry::Entry;
 use rootcast::id::{BlobId, Chain, EditHash, NodeId};
-use rootcast::layers::{BASE_BUNDLE, LayerPattern, PLAN_BUNDLE};
+use rootcast::layers::{LayerError, LayerPattern, PLAN_BUNDLE};
 use rootcast::limits::{MAX_BLOB, MAX_BUNDLES, MAX_SECRET};
 use rootcast::merkle;
 use rootcast::object::{ObjectSource, WriteError};
@@ -20,6 +20,7 @@ use rootcast::path::{BundleName, ChannelName, ConfigPath, LinkTarget, PathError}
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::protocol::Publication;
 use rootcast::release::{BundleLeaf, Release};
+use rootcast::service::services_path;
 use rootcast::settings::SettingsError;
 use rootcast::tree::{self, Totals, Tree, TreeError, empty_root};
 use rootcast::view_rules::view_rules_path;
@@ -112,6 +113,9 @@ pub enum CompileError {
     /// A fixed name is not one.
     #[error(transparent)]
     Name(#[from] PathError),
+    /// A fixed layer is not one.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
 }
 
 /// What a long compilation is at.
@@ -403,7 +407,8 @@ fn remove_unlisted(
     Ok(())
 }
 
-/// The plan of the bundles there are now; none for a repository with neither layers nor rules.
+/// The plan of the bundles there are now, and what else hosts need to know; none for a repository
+/// without layers of which they need to know nothing (F-30).
 fn add_plan(
     settings: &Rootcast,
     compiled: &mut Compiled,
@@ -412,11 +417,11 @@ fn add_plan(
 ) -> Result<(), CompileError> {
     let name = plan_bundle()?;
     compiled.bundles.retain(|bundle, _| *bundle != name);
+    let rules = rules(settings)?;
     let layers = match &settings.layers {
         Some(layers) => layers.clone(),
-        None if settings.views.is_empty() => return Ok(()),
-        // Rules travel with a plan, whose one layer is then all that there is.
-        None => LayerPattern::parse(BASE_BUNDLE).into_iter().collect(),
+        None if rules.is_empty() => return Ok(()),
+        None => vec![LayerPattern::base()?],
     };
     let bundles: BTreeSet<BundleName> = compiled.bundles.keys().cloned().collect();
     let plan = Plan { layers, bundles };
@@ -424,17 +429,27 @@ fn add_plan(
     if encoded.len() as u64 > MAX_BLOB || count >= MAX_BUNDLES {
         return Err(CompileError::TooManyBundles { bundles: count, size: encoded.len() });
     }
-    let content = chunking::store(Bytes::from(encoded), batch)?;
-    let entry = Entry::File { content, executable: false };
-    let mut changes = tree::Changes::from([(plan_path()?, Some(entry))]);
-    if !settings.views.is_empty() {
-        let content = chunking::store(Bytes::from(settings.views.encode()), batch)?;
-        changes.insert(view_rules_path()?, Some(Entry::File { content, executable: false }));
+    let mut changes = tree::Changes::new();
+    for (path, bytes) in rules.into_iter().chain([(plan_path()?, encoded)]) {
+        let content = chunking::store(Bytes::from(bytes), batch)?;
+        changes.insert(path, Some(Entry::File { content, executable: false }));
     }
     let failed = |source| CompileError::Tree { bundle: name.clone(), source };
     let tree = tree::update(objects, empty_root(), &changes, batch).map_err(failed)?;
     compiled.bundles.insert(name, tree);
     Ok(())
+}
+
+/// The files of the plan's bundle beside the plan itself. Each is at most a settings file long, so one blob.
+fn rules(settings: &Rootcast) -> Result<Vec<(ConfigPath, Vec<u8>)>, CompileError> {
+    let mut rules = Vec::new();
+    if !settings.views.is_empty() {
+        rules.push((view_rules_path()?, settings.views.encode()));
+    }
+    if !settings.services.is_empty() {
+        rules.push((services_path()?, settings.services.encode()));
+    }
+    Ok(rules)
 }
 
 impl Making<'_> {

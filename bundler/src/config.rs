@@ -9,6 +9,7 @@ use crate::views::{
 use rootcast::layers::{BASE_BUNDLE, LayerError, LayerPattern};
 use rootcast::limits::{MAX_BUNDLE, MAX_FILE, MAX_FILES, MAX_LAYERS};
 use rootcast::path::{BundleName, ChannelName, ConfigPath};
+use rootcast::service::{Services, WrittenServices};
 use rootcast::settings::{self, SettingsError, Spanned};
 use rootcast::view_rules::ViewRules;
 use serde::Deserialize;
@@ -118,6 +119,8 @@ pub struct Rootcast {
     pub limits: Limits,
     /// Which of its files are secret, and to whom they are not.
     pub secrets: Secrets,
+    /// The programs that its files are for.
+    pub services: Services,
     /// Which files hosts merge and render.
     pub views: ViewRules,
     /// How files are checked before anything is signed.
@@ -138,6 +141,8 @@ struct Written {
     recipients: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     secrets: Vec<WrittenSecret>,
+    #[serde(default)]
+    services: WrittenServices,
     #[serde(default)]
     merge: Vec<WrittenMerge>,
     #[serde(default)]
@@ -189,10 +194,11 @@ impl Rootcast {
             file_size: read_limit(text, "file_size", written.limits.file_size, MAX_FILE)?,
         };
         let secrets = Secrets::of(text, &written.recipients, &written.secrets)?;
+        let services = Services::of(text, &written.services)?;
         let views = views::rules(text, &written.merge, &written.template)?;
         let checks = views::checks(text, &written.validate, &written.checks)?;
         let hosts = views::hosts(text, &written.hosts)?;
-        Ok(Self { channel, layers, limits, secrets, views, checks, hosts })
+        Ok(Self { channel, layers, limits, secrets, views, checks, hosts, services })
     }
 
     /// The bundle that a file of the repository belongs to, and its path there.
@@ -356,6 +362,10 @@ mod tests {
             ("layers = 'base'", "rootcast.toml:1:10: invalid type"),
             (&many, "rootcast.toml:2:10: 33 layers, over the limit of 32"),
             ("[limits]\nfile = 1", "rootcast.toml:2:1: unknown key `file`; did you mean `files`?"),
+            (
+                "[services.a]\nfiles = ['x']\nafter = ['a']",
+                "rootcast.toml:1:1: service `a` waits for itself: a -> a",
+            ),
             ("[limits]\nfiles = 0", "rootcast.toml:2:9: limits.files must be between 1 and 2000000"),
             ("[limits]\nfiles = 2000001", "rootcast.toml:2:9: limits.files must be"),
             ("[limits]\nbytes = -1", "rootcast.toml:2:9: "),

@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Differences = 3,
     /// The source cannot be published.
     InvalidSource = 4,
+    /// A release was rolled back, or something halted.
+    RolledBack = 5,
     /// It took too long.
     TimeOut = 6,
     /// A peer could not be reached.

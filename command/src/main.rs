@@ -12,6 +12,7 @@ mod exec;
 mod explain;
 mod failure;
 mod get;
+mod graph;
 mod host;
 mod hosts;
 mod init;
@@ -82,7 +83,7 @@ enum Command {
     Audit(audit::Arguments),
     /// Run a relay; without parents it is the origin
     Relay(relay::Arguments),
-    /// Run the agent of this host
+    /// Run the agent of this host, or say what it is to do
     Agent(agent::Arguments),
     /// Print a live file of this host, or a value in it
     Get(get::Arguments),
@@ -94,6 +95,8 @@ enum Command {
     Status(status::Arguments),
     /// Re-hash a relay's, an agent's or a publisher's store and name what is damaged
     Verify(verify::Arguments),
+    /// Show the services of a repository, and what waits for what
+    Graph(graph::Arguments),
     /// Show a release, bundle, edit or signed file readably
     Inspect(inspect::Arguments),
     /// Run a whole platform on this machine and watch releases travel through it
@@ -111,7 +114,12 @@ fn main() -> ExitCode {
         _ => Some("debug"),
     };
     let output = Output::new(arguments.json);
-    if !matches!(arguments.command, Command::Relay(_) | Command::Agent(_)) {
+    let is_daemon = match &arguments.command {
+        Command::Relay(_) => true,
+        Command::Agent(arguments) => arguments.runs(),
+        _ => false,
+    };
+    if !is_daemon {
         start_log(LogFormat::Text, asked.unwrap_or("error"));
     }
     let outcome = match arguments.command {
@@ -137,6 +145,7 @@ fn main() -> ExitCode {
         },
         Command::Status(arguments) => status::run(&arguments, &output),
         Command::Verify(arguments) => verify::run(&arguments, &output),
+        Command::Graph(arguments) => graph::run(&arguments, &output),
         Command::Inspect(arguments) => inspect::run(&arguments, &output),
         Command::Dev(arguments) => dev::run(&arguments, &output),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -8,6 +8,7 @@ use crate::inspect::place::{Configured, channels, known_trust};
 use crate::output::{Output, bytes};
 use channel::{Checked, Checking};
 use live::Compared;
+pub(crate) use live::newest;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;

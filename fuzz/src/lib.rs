@@ -18,11 +18,13 @@ mod text;
 mod views;
 
 use rootcast::acceptance::Floors;
+use rootcast::activation::{History, Journal, Orders};
 use rootcast::http::{LeafAnswer, NewsAnswer};
 use rootcast::join::{JoinAnswer, PublicDocuments};
 use rootcast::protocol::{
     News, ObjectsAnswer, ObjectsRequest, Opening, PublishAnswer, TrustAnswer, UpdateAnswer, Welcome,
 };
+use rootcast::service::HostPath;
 use rootcast::status::{HostsAnswer, Question, Remembered, Report, StatusAnswer};
 use rootcast::topology::KeptParents;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -42,14 +44,17 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("frame-length", messages::frame_length),
     ("head", documents::head),
     ("hosts-answer", messages::canonical::<HostsAnswer>),
+    ("history", messages::canonical::<History>),
     ("http-edits", http::edits),
     ("http-leaf", messages::canonical::<LeafAnswer>),
     ("http-news", messages::canonical::<NewsAnswer>),
     ("http-token", http::token),
     ("http-url", http::url),
+    ("installed", messages::canonical::<Vec<HostPath>>),
     ("join-answer", messages::canonical::<JoinAnswer>),
     ("join-request", documents::join_request),
     ("join-string", text::join_string),
+    ("journal", messages::canonical::<Journal>),
     ("kept-parents", messages::canonical::<KeptParents>),
     ("member", text::member),
     ("names", text::names),
@@ -58,6 +63,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("objects-answer", messages::canonical::<ObjectsAnswer>),
     ("objects-request", messages::canonical::<ObjectsRequest>),
     ("opening", messages::canonical::<Opening>),
+    ("orders", messages::canonical::<Orders>),
     ("path", text::path),
     ("plan", objects::plan),
     ("public-documents", messages::canonical::<PublicDocuments>),
@@ -68,6 +74,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("release-draft", drafts::release),
     ("report", messages::canonical::<Report>),
     ("secret", objects::secret),
+    ("services", objects::services),
     ("settings", text::settings),
     ("status-answer", messages::canonical::<StatusAnswer>),
     ("trust", documents::trust),

@@ -5,9 +5,10 @@ use rootcast::entry::{ChunkList, Entry};
 use rootcast::id::NodeId;
 use rootcast::limits::{MAX_CHUNKS, MAX_FILES, NODE_MAX_ENTRIES};
 use rootcast::plan::Plan;
+use rootcast::service::{Schedule, ServiceName, Services};
 use rootcast::tree::Node;
 use rootcast_age::DecryptionKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use zeroize::Zeroizing;
 
 /// T-6.
@@ -54,6 +55,18 @@ pub(crate) fn plan(input: &[u8]) {
     let view = plan.view(&labels);
     assert!(view.iter().all(|bundle| plan.bundles.contains(bundle) && subscription.contains(bundle)));
     assert!(plan.view(&BTreeMap::new()).iter().all(|bundle| view.contains(bundle)));
+}
+
+/// F-97: services that are read fit one another, so each of them runs and ends.
+pub(crate) fn services(input: &[u8]) {
+    let Ok(services) = bounded(input, Services::decode) else { return };
+    assert_eq!(services.encode(), input, "K-4");
+    let all: BTreeSet<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
+    let mut schedule = Schedule::new(&services, &all, 4);
+    while let Some(name) = schedule.begin() {
+        schedule.end(&name, true);
+    }
+    assert!(schedule.is_over() && schedule.ended().len() == services.len(), "F-92");
 }
 
 /// T-11: a secret that opens says so beforehand, and is no longer than its file.

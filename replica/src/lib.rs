@@ -168,6 +168,8 @@ pub struct Replica {
     writing: Mutex<()>,
     /// Bundles of releases that are being fetched: not to be collected.
     filling: Mutex<Vec<Weak<Held>>>,
+    /// Trees that are kept because somebody said so.
+    pinned: Mutex<Vec<NodeId>>,
     /// Room to compute edits in.
     computing: Semaphore,
     cache: EditCache,
@@ -230,6 +232,7 @@ impl Replica {
             receiving: Mutex::default(),
             writing: Mutex::default(),
             filling: Mutex::default(),
+            pinned: Mutex::default(),
             computing: Semaphore::new(EDITS_AT_ONCE),
             cache: EditCache::default(),
             prepared: Prepared::default(),

@@ -2,7 +2,7 @@
 
 use crate::objects::Objects;
 use crate::{Replica, ReplicaError};
-use rootcast::id::ObjectId;
+use rootcast::id::{NodeId, ObjectId};
 use rootcast::limits::{
     COLLECT_FROM, LOGGED_RELEASES, MAX_OBJECTS_PER_REQUEST, MAX_REPAIR_ROUNDS, RETAINED_RELEASES,
 };
@@ -48,7 +48,7 @@ impl Replica {
 
     fn missing_below(
         &self,
-        root: rootcast::id::NodeId,
+        root: NodeId,
         seen: &mut HashSet<ObjectId>,
         missing: &mut Vec<ObjectId>,
     ) -> Result<(), ReplicaError> {
@@ -153,6 +153,12 @@ impl Replica {
         Ok(count)
     }
 
+    /// Keeps exactly these trees, beside those of releases that are kept: what of them is in the
+    /// store stays there, whichever release it is of.
+    pub fn pin(&self, roots: Vec<NodeId>) {
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = roots;
+    }
+
     /// Drops what no retained release reaches, once enough has gathered. Blocking.
     ///
     /// A replica with a log keeps as many releases as cost little beside the
@@ -200,7 +206,8 @@ impl Replica {
             retained.oldest_release = number;
         }
         let source: &dyn ObjectSource = &*self.store;
-        for root in self.snapshots.roots().into_iter().chain(self.filling_roots()) {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for root in self.snapshots.roots().into_iter().chain(self.filling_roots()).chain(pinned) {
             let _ = Tree::open(source, root)
                 .and_then(|tree| tree.objects::<TreeError>(&mut |id| Ok(retained.objects.insert(id))));
         }

@@ -300,6 +300,7 @@ impl World {
             }
             Kind::Agent => {
                 let config = AgentConfig {
+                    allow: Default::default(),
                     identity: node.identity.clone(),
                     state: node.home.join("state"),
                     live: node.home.join("live"),
@@ -561,7 +562,14 @@ fn agent_events(
                 checks.shows(node, number - 1);
             }
         }
-        AgentEvent::Ready { .. } | AgentEvent::Drift(_) => {}
+        AgentEvent::Ready { .. }
+        | AgentEvent::Drift(_)
+        | AgentEvent::Activation { .. }
+        | AgentEvent::Hook(_)
+        | AgentEvent::Converged(_) => {}
+        AgentEvent::RolledBack { number, reason, .. } => {
+            trace.add(&name, format!("rolled back {number}: {reason}"))
+        }
         AgentEvent::Freshness(freshness) => trace.add(&name, format!("{freshness:?}")),
         AgentEvent::Failed { number, reason } => {
             trace.add(&name, format!("could not show release {number}: {reason}"));

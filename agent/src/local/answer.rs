@@ -153,7 +153,7 @@ fn status(local: &Local) -> Value {
         "reason": said.reason,
         "state_age": ago(said.since),
         "active_age": active.and_then(|active| ago(active.since)),
-        "release_age": active.and_then(|active| ago(active.issued)),
+        "release_age": active.and_then(|active| active.issued).and_then(ago),
         "freshness": fresh,
         "fresh_until": until,
         "relay": {

@@ -10,12 +10,12 @@ use tokio::sync::{mpsc, watch};
 /// A view that is live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
-    /// The release that it is the view of.
+    /// Its number on this host.
     pub number: u64,
     /// When it became live, in seconds since 1970.
     pub since: u64,
-    /// When its release was made, in seconds since 1970.
-    pub issued: u64,
+    /// When its release was made, in seconds since 1970, as far as that is known.
+    pub issued: Option<u64>,
 }
 
 /// What another generation changed.
@@ -40,8 +40,13 @@ impl Generations {
         self.current.as_ref()
     }
 
-    /// Another one is live. `paths` is what differs from the one before; none where that is not known.
-    pub fn push(&mut self, next: Generation, paths: Option<Vec<Box<str>>>) {
+    /// What is live now. `paths` is what differs from what was before; none where that is not known. Whether it
+    /// is another one: a release that changes nothing here is none.
+    pub fn push(&mut self, next: Generation, paths: Option<Vec<Box<str>>>) -> bool {
+        if let Some(current) = self.current.as_mut().filter(|current| current.number == next.number) {
+            current.issued = next.issued;
+            return false;
+        }
         let from = self.current.as_ref().map_or(0, |before| before.number);
         let step = Step { from, to: next.number, paths: paths.map(Into::into) };
         self.current = Some(next);
@@ -49,6 +54,7 @@ impl Generations {
         if self.steps.len() > KEPT_CHANGES {
             self.steps.pop_front();
         }
+        true
     }
 
     /// What differs between a generation and what is live; none where that is not known.
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
 
     fn generation(number: u64) -> Generation {
-        Generation { number, since: 1, issued: 1 }
+        Generation { number, since: 1, issued: Some(1) }
     }
 
     fn text(event: Option<Bytes>) -> String {
@@ -158,12 +164,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn l_8_a_slow_watcher_gets_the_newest_only_and_one_that_is_stuck_is_left() {
         let live = watch::Sender::new(Generations::default());
-        live.send_modify(|live| live.push(generation(1), None));
+        live.send_if_modified(|live| live.push(generation(1), None));
         let (sender, mut events) = mpsc::channel(1);
         let sending = tokio::spawn(send(live.subscribe(), Some(1), sender));
         tokio::task::yield_now().await;
         for number in 2..50 {
-            live.send_modify(|live| live.push(generation(number), Some(vec!["x".into()])));
+            live.send_if_modified(|live| live.push(generation(number), Some(vec!["x".into()])));
             tokio::task::yield_now().await;
         }
         // The second was on its way already; all between are one.
@@ -174,9 +180,9 @@ mod tests {
         }
         assert!(last.starts_with("id: 49\n"), "{last}");
         // It takes nothing any more.
-        live.send_modify(|live| live.push(generation(50), None));
+        live.send_if_modified(|live| live.push(generation(50), None));
         tokio::task::yield_now().await;
-        live.send_modify(|live| live.push(generation(51), None));
+        live.send_if_modified(|live| live.push(generation(51), None));
         sending.await.unwrap();
     }
 }

@@ -225,6 +225,11 @@ impl Slots {
         current::read(&self.home)
     }
 
+    /// The link that names the active slot.
+    pub fn current(&self) -> PathBuf {
+        self.home.join(current::CURRENT)
+    }
+
     /// Where a slot is.
     pub fn path(&self, slot: SlotName) -> PathBuf {
         self.slots.join(slot.directory())

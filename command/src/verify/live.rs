@@ -112,7 +112,11 @@ fn compare_once(
 }
 
 /// The newest release whose record verifies.
-fn newest(store: &DiskStore, agent: &AgentConfig, trust: &TrustChain) -> Result<Option<Held>, Failure> {
+pub(crate) fn newest(
+    store: &DiskStore,
+    agent: &AgentConfig,
+    trust: &TrustChain,
+) -> Result<Option<Held>, Failure> {
     let channel = agent.channel()?;
     for number in store.releases().into_iter().rev() {
         // What cannot be read or verified is named by the check of the store.

@@ -62,6 +62,11 @@ impl Daemon {
         }
     }
 
+    /// Waits for the next event.
+    pub fn next(&self) -> Value {
+        self.events.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no event came"))
+    }
+
     /// Waits for an event of this name.
     pub fn wait_for(&self, name: &str) -> Value {
         self.wait_within(name, DEADLINE)
@@ -226,9 +231,14 @@ impl Scene {
 
     /// Starts the agent `web-1`. State in `state-web-1`, live in `live`.
     pub fn agent(&self, relay: &str) -> Daemon {
+        self.agent_with(relay, "")
+    }
+
+    /// As [`Scene::agent`], with more settings.
+    pub fn agent_with(&self, relay: &str, more: &str) -> Daemon {
         let text = format!(
             "identity = 'platform/identities/agent-web-1'\nstate = 'state-web-1'\nlive = 'live'\n\
-             relays = ['{relay}']\nchannel = 'prod'\n"
+             relays = ['{relay}']\nchannel = 'prod'\n{more}"
         );
         self.daemon("agent", "web-1.toml", &text)
     }

@@ -1,0 +1,326 @@
+//! From what is live to what is to be: the steps of an activation, each written down before it is done
+//! (specs/activation.md, A-30 to A-37). What follows what is core's to decide.
+
+use crate::activate::{Activation, Live};
+use crate::books::Books;
+use crate::change::Change;
+use crate::services::{AFTER, BACK, BEFORE, HookRun, Installer, Runner, Trees, VALIDATE};
+use crate::{AgentConfig, AgentError, AgentEvent};
+use rootcast::activation::{Cause, Event, Generation, Journal, State, Step, Target, target};
+use rootcast::service::{Phase, ServiceName, Services};
+use rootcast_replica::Replica;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Why the newest release is not live.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// The release.
+    pub(crate) release: u64,
+    /// How it ended with it.
+    pub(crate) state: State,
+    /// Why.
+    pub(crate) reason: String,
+    /// The last that the hook wrote which failed.
+    pub(crate) output: String,
+}
+
+/// What is live, and why it is not something else.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The release that is live; 0 for none.
+    pub(crate) release: u64,
+    /// What of it is live.
+    pub(crate) live: Option<Live>,
+    /// What is not.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Brings generations to life on this host.
+pub(crate) struct Converging {
+    activation: Arc<Mutex<Activation>>,
+    replica: Arc<Replica>,
+    settings: watch::Receiver<AgentConfig>,
+    events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+    books: Books,
+    /// Whether this process has yet to look at what it found.
+    is_found: bool,
+    /// What the last flip made live.
+    live: Option<Live>,
+}
+
+impl Converging {
+    pub(crate) fn new(
+        activation: Arc<Mutex<Activation>>,
+        replica: Arc<Replica>,
+        settings: watch::Receiver<AgentConfig>,
+        events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+        books: Books,
+    ) -> Self {
+        let converging = Self { activation, replica, settings, events, books, is_found: true, live: None };
+        converging.pin();
+        converging
+    }
+
+    /// What is live and good.
+    pub(crate) fn live(&self) -> Option<&Generation> {
+        self.books.history.live()
+    }
+
+    /// Goes on with what was found under way, and then makes live what is to be.
+    ///
+    /// # Errors
+    /// What could not be tried, or not be written down; it can be tried again.
+    pub(crate) async fn towards(&mut self, newest: Generation) -> Result<Outcome, AgentError> {
+        self.books.reread_orders()?;
+        if !self.books.journal.state.is_settled() {
+            if self.is_found {
+                let found = std::mem::take(&mut self.books.journal);
+                tracing::warn!(
+                    state = found.state.as_str(),
+                    "an activation was under way when the agent ended"
+                );
+                self.books.journal = found.next(Event::Restarted);
+                self.write(Books::write_journal).await?;
+            }
+            self.is_found = false;
+            self.drive().await?;
+        }
+        self.is_found = false;
+        let Books { journal, history, orders, .. } = &self.books;
+        match target(&newest.release.hash, journal, history, orders) {
+            Target::Newest => self.make_live(newest).await,
+            Target::Quarantined => self.stay().await,
+            Target::Held(number) => match history.get(number).cloned() {
+                Some(held) => self.make_live(held).await,
+                None => Err(AgentError::NoGeneration(number)),
+            },
+        }
+    }
+
+    async fn make_live(&mut self, new: Generation) -> Result<Outcome, AgentError> {
+        let old = self.books.history.live().cloned();
+        let (from, to) = (old.clone(), new.clone());
+        let change = self.blocking(move |activation| activation.change(from.as_ref(), &to)).await?;
+        // What of the last activation was left inconsistent runs as well.
+        if change.is_quiet() && self.books.journal.touched.is_empty() {
+            let to = new.clone();
+            let live = self.blocking(move |activation| activation.bring(&to)).await?;
+            let release = new.release.number;
+            self.remember(&new).await?;
+            return Ok(Outcome { release, live: Some(live), refused: None });
+        }
+        let to = new.clone();
+        let staged = self.blocking(move |activation| activation.stage(&to)).await?;
+        self.permitted(&change, &staged)?;
+        let before = std::mem::take(&mut self.books.journal);
+        // What is staged needs no record of its own: nothing of it shows.
+        self.books.journal = before.begin(old, new.clone(), change.touched).next(Event::Done);
+        self.pin();
+        self.drive().await?;
+        if self.books.journal.state != State::Active {
+            return self.stay().await;
+        }
+        Ok(Outcome { release: new.release.number, live: self.live.take(), refused: None })
+    }
+
+    /// What all services of this host want must be permitted: those that run, and those that install.
+    fn permitted(&self, change: &Change, staged: &Path) -> Result<(), AgentError> {
+        let allow = self.settings.borrow().allow.clone();
+        let wants = change.services.iter().filter(|service| {
+            change.touched.contains(&service.name)
+                || service.install.iter().any(|install| staged.join(install.from.as_str()).exists())
+        });
+        Ok(allow.judge(wants)?)
+    }
+
+    /// What was live stays, and the newest release is not.
+    async fn stay(&mut self) -> Result<Outcome, AgentError> {
+        let live = match self.books.history.live().cloned() {
+            None => None,
+            Some(generation) => {
+                let number = generation.release.number;
+                Some((number, self.blocking(move |activation| activation.bring(&generation)).await?))
+            }
+        };
+        let Journal { state, new, switched, reason, output, .. } = self.books.journal.clone();
+        let release = new.map_or(0, |new| new.release.number);
+        let how = match (switched, state) {
+            (false, _) => "was refused",
+            (true, State::Inconsistent) => "failed, and so did going back",
+            (true, _) => "was rolled back",
+        };
+        let reason = format!("release {release} {how}: {reason}");
+        let refused = Some(Refused { release, state, reason, output });
+        Ok(Outcome {
+            release: live.as_ref().map_or(0, |(number, _)| *number),
+            live: live.map(|(_, live)| live),
+            refused,
+        })
+    }
+
+    /// Does step after step, until nothing is under way.
+    async fn drive(&mut self) -> Result<(), AgentError> {
+        let Journal { old, new, touched, .. } = self.books.journal.clone();
+        let Some(new) = new else { return Ok(()) };
+        let (from, to) = (old.clone(), new.clone());
+        let mut change = self.blocking(move |activation| activation.change(from.as_ref(), &to)).await?;
+        change.touched = touched;
+        while let Some(step) = self.books.journal.step() {
+            let state = self.books.journal.state;
+            let event = if has_work(step, &change) {
+                self.write(Books::write_journal).await?;
+                tracing::info!(state = state.as_str(), release = new.release.number, "activation");
+                (self.events)(AgentEvent::Activation { release: new.release.number, state });
+                match self.perform(step, old.as_ref(), &new, &change).await {
+                    Ok(()) => Event::Done,
+                    Err(cause) => Event::Failed(cause),
+                }
+            } else {
+                Event::Done
+            };
+            if let Event::Failed(cause) = &event {
+                tracing::error!(
+                    state = state.as_str(),
+                    reason = cause.reason,
+                    output = cause.output,
+                    "activation failed"
+                );
+            }
+            let journal = std::mem::take(&mut self.books.journal);
+            self.books.journal = journal.next(event);
+        }
+        if self.books.journal.state == State::Active {
+            self.remember(&new).await?;
+        }
+        self.write(Books::write_journal).await?;
+        (self.events)(AgentEvent::Activation {
+            release: new.release.number,
+            state: self.books.journal.state,
+        });
+        self.pin();
+        Ok(())
+    }
+
+    async fn perform(
+        &mut self,
+        step: Step,
+        old: Option<&Generation>,
+        new: &Generation,
+        change: &Change,
+    ) -> Result<(), Cause> {
+        let Change { services, before, touched, .. } = change;
+        match step {
+            Step::Validate => self.runner(new).await?.stage(services, touched, VALIDATE).await,
+            Step::Drain => self.runner(new).await?.stage(services, touched, BEFORE).await,
+            Step::Switch => self.switch(new, services).await,
+            Step::Check => self.runner(new).await?.stage(services, touched, AFTER).await,
+            Step::Return => {
+                let Some(old) = old else {
+                    let reason = "there is no generation to go back to, so its files stay".to_owned();
+                    return Err(Cause { reason, output: String::new() });
+                };
+                let switched = self.books.journal.switched;
+                if switched {
+                    self.switch(old, before).await?;
+                }
+                let runner = self.runner(old).await?;
+                let is_known = |name: &&ServiceName| before.get(name).is_some();
+                let (known, unknown): (BTreeSet<_>, BTreeSet<_>) = touched.iter().partition(is_known);
+                let names = |names: BTreeSet<&ServiceName>| names.into_iter().cloned().collect();
+                // What was not live yet has nothing to take up again, but may have been drained.
+                runner.stage(services, &names(unknown), UNDRAIN).await?;
+                runner.stage(before, &names(known), if switched { BACK } else { UNDRAIN }).await
+            }
+        }
+    }
+
+    /// The flip, and what is installed.
+    async fn switch(&mut self, to: &Generation, services: &Services) -> Result<(), Cause> {
+        let (allow, books) = (self.settings.borrow().allow.clone(), self.books.directory().to_owned());
+        let (to, services) = (to.clone(), services.clone());
+        let live = self.blocking(move |activation| {
+            let root = activation.stage(&to)?;
+            let live = activation.flip()?;
+            let installer = Installer::new(books, activation.current());
+            let installed = installer.apply(&services, &root, &allow)?;
+            tracing::info!(written = installed.written, removed = installed.removed, "installed");
+            Ok(live)
+        });
+        self.live = Some(live.await.map_err(cause)?);
+        Ok(())
+    }
+
+    async fn runner(&self, of: &Generation) -> Result<Runner, Cause> {
+        let of = of.clone();
+        let trees = self.blocking(move |activation| {
+            Ok(Trees { staged: activation.stage(&of)?, current: activation.current() })
+        });
+        let events = self.events.clone();
+        let told = move |run: &HookRun| {
+            let (milliseconds, output) = (run.milliseconds, run.output.as_str());
+            match run.failure {
+                None => tracing::info!(milliseconds, "{run}"),
+                Some(_) => tracing::error!(milliseconds, output, "{run}"),
+            }
+            events(AgentEvent::Hook(run.clone()));
+        };
+        Ok(Runner::new(trees.await.map_err(cause)?, Arc::new(told)))
+    }
+
+    /// Notes what has become live.
+    async fn remember(&mut self, live: &Generation) -> Result<(), AgentError> {
+        let before = self.books.history.clone();
+        if self.books.history.made_live(live) {
+            let written = self.write(Books::write_history).await;
+            if let Err(error) = written {
+                self.books.history = before;
+                return Err(error);
+            }
+        }
+        self.pin();
+        Ok(())
+    }
+
+    /// Writes one of the books on a thread that may wait for the disk.
+    async fn write(&self, book: fn(&Books) -> Result<(), AgentError>) -> Result<(), AgentError> {
+        let books = self.books.clone();
+        let machine = self.replica.machine().clone();
+        machine.blocking(move || book(&books)).await.map_err(|_| AgentError::Stopped)?
+    }
+
+    /// Keeps the trees that may be gone back to, or on to.
+    fn pin(&self) {
+        self.replica.pin(self.books.roots());
+    }
+
+    /// Runs work that waits for the disk on a thread that may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Activation) -> Result<T, AgentError> + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let activation = self.activation.clone();
+        let machine = self.replica.machine().clone();
+        let done = machine
+            .blocking(move || work(&mut activation.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await;
+        done.map_err(|_| AgentError::Stopped)?
+    }
+}
+
+const UNDRAIN: &[Phase] = &[Phase::Undrain];
+
+fn has_work(step: Step, change: &Change) -> bool {
+    match step {
+        Step::Validate => change.has_hooks(VALIDATE),
+        Step::Drain => change.has_hooks(BEFORE),
+        Step::Check => change.has_hooks(AFTER),
+        Step::Switch | Step::Return => true,
+    }
+}
+
+fn cause(error: AgentError) -> Cause {
+    Cause { reason: error.to_string(), output: String::new() }
+}

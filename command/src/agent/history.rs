@@ -1,0 +1,46 @@
+//! `rootcast agent history`
+
+use super::Which;
+use crate::failure::Failure;
+use crate::output::{Output, age, now, plain};
+use rootcast_agent::books::Books;
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
+    let Books { journal, history, orders, .. } = Books::read(&arguments.which.load()?.state)?;
+    let refused = journal.new.as_ref().filter(|new| journal.quarantines(&new.release.hash, &orders));
+    for kept in &history.generations {
+        let live = kept.number == history.live;
+        let (number, release) = (kept.number, kept.release.number);
+        output.value(&json!({
+            "generation": number, "release": release, "live": live, "since": kept.since,
+            "held": orders.hold == Some(number),
+        }));
+        output.line(format!(
+            "{} generation {number:<4} release {release:<6} {} ago{}",
+            if live { "*" } else { " " },
+            age(now().saturating_sub(kept.since)),
+            if orders.hold == Some(number) { ", held" } else { "" },
+        ));
+    }
+    if history.generations.is_empty() {
+        output.line("nothing was live yet");
+    }
+    output.value(&json!({
+        "state": journal.state.as_str(), "hold": orders.hold,
+        "quarantined": refused.map(|new| new.release.number),
+        "reason": journal.reason, "output": journal.output,
+    }));
+    if let Some(new) = refused {
+        output.line(format!("release {} is quarantined: {}", new.release.number, plain(&journal.reason)));
+        journal.output.lines().for_each(|line| output.line(format!("  {}", plain(line))));
+        output.line("publish a newer one; or try it again: rootcast agent release");
+    }
+    Ok(())
+}

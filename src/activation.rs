@@ -1,0 +1,620 @@
+//! Activation of a release with services: what is done in which order, what a failure and a crash lead to,
+//! and what is kept about it (specs/activation.md, A-30 to A-39).
+//!
+//! Pure: whoever runs it makes the [`Journal`] durable, does what [`Journal::step`] says, and gives
+//! what came of it to [`Journal::next`].
+
+use crate::acceptance::Accepted;
+use crate::encode_as_array;
+use crate::id::{BlobId, NodeId, ReleaseHash};
+use crate::limits::{KEPT_GENERATIONS, KEPT_OUTPUT, MAX_REASON, MAX_RESUMES};
+use crate::path::BundleName;
+use crate::service::ServiceName;
+use crate::status::clip;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Where a host is with a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum State {
+    /// Nothing is under way.
+    Idle,
+    /// The standby slot holds the new generation.
+    Staged,
+    /// Hooks judge it.
+    Validating,
+    /// Hooks prepare the host; what is live is the old one.
+    Draining,
+    /// `current` flips, and what is installed follows.
+    Activating,
+    /// Hooks have programs take up the new files, and find out whether they work.
+    Checking,
+    /// The new generation is live and good.
+    Active,
+    /// The old one becomes live again, and its hooks run.
+    RollingBack,
+    /// The old one is live and good; the new one is quarantined.
+    RolledBack,
+    /// The old one is live, and hooks of its failed too: somebody has to look.
+    Inconsistent,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Idle,
+        Self::Staged,
+        Self::Validating,
+        Self::Draining,
+        Self::Activating,
+        Self::Checking,
+        Self::Active,
+        Self::RollingBack,
+        Self::RolledBack,
+        Self::Inconsistent,
+    ];
+
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Staged => "staged",
+            Self::Validating => "validating",
+            Self::Draining => "draining",
+            Self::Activating => "activating",
+            Self::Checking => "checking",
+            Self::Active => "active",
+            Self::RollingBack => "rolling back",
+            Self::RolledBack => "rolled back",
+            Self::Inconsistent => "inconsistent",
+        }
+    }
+
+    /// Whether nothing is under way.
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Idle | Self::Active | Self::RolledBack | Self::Inconsistent)
+    }
+}
+
+/// What is to be done next. Each may be done again after a crash in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Run the hooks of phase validate.
+    Validate,
+    /// Run those of drain and pre.
+    Drain,
+    /// Make the new generation live, and install what it installs.
+    Switch,
+    /// Run the hooks of activate, check, undrain, test and post.
+    Check,
+    /// Make the old generation live, install what it installs, and run its hooks of activate, check and undrain.
+    Return,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It is done.
+    Done,
+    /// It failed.
+    Failed(Cause),
+    /// The agent was started, and finds this journal.
+    Restarted,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cause {
+    /// In one line.
+    pub reason: String,
+    /// The last that the hook wrote.
+    pub output: String,
+}
+
+/// One view that was or is to be live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number on this host, from 1; 0 before it was live.
+    pub number: u64,
+    /// The release that it is of.
+    pub release: Accepted,
+    /// The tree of the bundle `plan`, if there is one.
+    pub plan: Option<NodeId>,
+    /// The files of that bundle which say what is made of the layers and done with it: all but `plan`.
+    pub rules: Vec<BlobId>,
+    /// The layers, from the lowest to the highest: each bundle and its tree.
+    pub layers: Vec<(BundleName, NodeId)>,
+    /// When it became live, in seconds since 1970 by the host's clock.
+    pub since: u64,
+}
+encode_as_array!(Generation { number, release, plan, rules, layers, since });
+
+impl Generation {
+    /// Whether both show the same with the same services.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let roots = |generation: &Self| generation.layers.iter().map(|(_, root)| *root).collect::<Vec<_>>();
+        (&self.rules, roots(self)) == (&other.rules, roots(other))
+    }
+
+    /// Trees that are needed to make it live.
+    pub fn roots(&self) -> impl Iterator<Item = NodeId> {
+        self.layers.iter().map(|(_, root)| *root).chain(self.plan)
+    }
+}
+
+/// What is kept of an activation; made durable before each step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Journal {
+    /// Where it is.
+    pub state: State,
+    /// Which activation of this host it is, from 1.
+    pub run: u64,
+    /// What was live and good before.
+    pub old: Option<Generation>,
+    /// What is being made live, or last was.
+    pub new: Option<Generation>,
+    /// Services whose hooks run in it; of an activation that ended well none.
+    pub touched: BTreeSet<ServiceName>,
+    /// Whether the new generation may have been live in it.
+    pub switched: bool,
+    /// How often the agent was started in the midst of it.
+    pub resumed: u64,
+    /// Why it is or was rolled back.
+    pub reason: String,
+    /// The last that the hook wrote which failed.
+    pub output: String,
+}
+encode_as_array!(Journal { state, run, old, new, touched, switched, resumed, reason, output });
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            state: State::Idle,
+            run: 0,
+            old: None,
+            new: None,
+            touched: BTreeSet::new(),
+            switched: false,
+            resumed: 0,
+            reason: String::new(),
+            output: String::new(),
+        }
+    }
+}
+
+impl Journal {
+    /// The journal of the next activation. What of the one before was left inconsistent is touched again.
+    #[must_use]
+    pub fn begin(
+        &self,
+        old: Option<Generation>,
+        new: Generation,
+        mut touched: BTreeSet<ServiceName>,
+    ) -> Self {
+        touched.extend(self.touched.iter().cloned());
+        let (state, run) = (State::Staged, self.run.saturating_add(1));
+        Self { state, run, old, new: Some(new), touched, ..Self::default() }
+    }
+
+    /// What is to be done; `None` where nothing is under way.
+    pub fn step(&self) -> Option<Step> {
+        match self.state {
+            State::Validating => Some(Step::Validate),
+            State::Draining => Some(Step::Drain),
+            State::Activating => Some(Step::Switch),
+            State::Checking => Some(Step::Check),
+            State::RollingBack => Some(Step::Return),
+            // What is staged needs no more than to be written down.
+            State::Staged | State::Idle | State::Active | State::RolledBack | State::Inconsistent => None,
+        }
+    }
+
+    /// What follows.
+    #[must_use]
+    pub fn next(mut self, event: Event) -> Self {
+        let state = match (self.state, &event) {
+            (settled, _) if settled.is_settled() => settled,
+            (State::Staged, Event::Done) => State::Validating,
+            (State::Validating, Event::Done) => State::Draining,
+            (State::Draining, Event::Done) => State::Activating,
+            (State::Activating, Event::Done) => State::Checking,
+            (State::Checking, Event::Done) => State::Active,
+            (State::RollingBack, Event::Done) => State::RolledBack,
+            // Staging says nothing about the release, and nothing was changed.
+            (State::Staged, Event::Failed(_)) => State::Idle,
+            (State::Staged | State::Validating, Event::Restarted) => State::Idle,
+            // Nothing was changed.
+            (State::Validating, Event::Failed(_)) => State::RolledBack,
+            (State::Draining | State::Activating | State::Checking, Event::Failed(_)) => State::RollingBack,
+            (State::RollingBack, Event::Failed(_)) => State::Inconsistent,
+            (under_way, Event::Restarted) => self.resume(under_way),
+            (other, _) => other,
+        };
+        if let Event::Failed(cause) = event {
+            self.fail(cause);
+        }
+        self.state = state;
+        self.switched |= state == State::Activating;
+        if matches!(state, State::Idle | State::Active | State::RolledBack) {
+            self.touched.clear();
+        }
+        self
+    }
+
+    /// What changed something is gone on with, or gone back on with, but not for ever: the
+    /// new configuration may be what ends the agent.
+    fn resume(&mut self, state: State) -> State {
+        self.resumed = self.resumed.saturating_add(1);
+        if self.resumed < MAX_RESUMES {
+            return state;
+        }
+        self.resumed = 0;
+        let cause = format!("the agent ended {MAX_RESUMES} times while it was {}", state.as_str());
+        self.fail(Cause { reason: cause, output: String::new() });
+        if state == State::RollingBack { State::Inconsistent } else { State::RollingBack }
+    }
+
+    /// The first reason stays in front: it is why there is anything to be told.
+    fn fail(&mut self, cause: Cause) {
+        let reason = match self.reason.as_str() {
+            "" => cause.reason,
+            first => format!("{first}; and then: {}", cause.reason),
+        };
+        self.reason = clip(&reason, MAX_REASON);
+        if self.output.is_empty() {
+            let start = cause.output.len().saturating_sub(KEPT_OUTPUT);
+            let start = (start..=cause.output.len()).find(|at| cause.output.is_char_boundary(*at));
+            self.output = cause.output.get(start.unwrap_or(0)..).unwrap_or_default().to_owned();
+        }
+    }
+
+    /// Whether this release failed here, and nobody has lifted that since.
+    pub fn quarantines(&self, release: &ReleaseHash, orders: &Orders) -> bool {
+        matches!(self.state, State::RolledBack | State::Inconsistent)
+            && self.run > orders.lifted
+            && self.new.as_ref().is_some_and(|new| new.release.hash == *release)
+    }
+
+    /// Trees that it may yet need.
+    pub fn roots(&self) -> impl Iterator<Item = NodeId> {
+        let generations = [&self.old, &self.new].into_iter().flatten();
+        generations.flat_map(Generation::roots)
+    }
+}
+
+/// The generations that a host can go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// The number of the one that is live; 0 for none.
+    pub live: u64,
+    /// Those that are kept, by number.
+    pub generations: Vec<Generation>,
+}
+encode_as_array!(History { live, generations });
+
+impl History {
+    /// The generation of a number.
+    pub fn get(&self, number: u64) -> Option<&Generation> {
+        self.generations.iter().find(|kept| kept.number == number)
+    }
+
+    /// What is live.
+    pub fn live(&self) -> Option<&Generation> {
+        self.get(self.live)
+    }
+
+    /// The newest that is older than what is live.
+    pub fn before_live(&self) -> Option<&Generation> {
+        self.generations.iter().rev().find(|kept| kept.number < self.live)
+    }
+
+    /// Takes what has become live: one that is kept, by its number, or a new one, which gets the next. Whether
+    /// anything differs from before.
+    pub fn made_live(&mut self, generation: &Generation) -> bool {
+        if let Some(kept) = self.get(generation.number).filter(|kept| kept.is_same(generation)) {
+            let differs = self.live != kept.number;
+            self.live = kept.number;
+            return differs;
+        }
+        if let Some(live) = self.live().filter(|live| live.is_same(generation)) {
+            // A release that changes nothing here is no other generation, but another release.
+            let differs = live.release != generation.release;
+            let number = live.number;
+            if let Some(live) = self.generations.iter_mut().find(|kept| kept.number == number) {
+                live.release = generation.release;
+            }
+            return differs;
+        }
+        let number = self.generations.last().map_or(0, |last| last.number) + 1;
+        self.generations.push(Generation { number, ..generation.clone() });
+        self.live = number;
+        let surplus = self.generations.len().saturating_sub(KEPT_GENERATIONS);
+        self.generations.drain(..surplus);
+        true
+    }
+}
+
+/// What the host's operator has said, which comes before what releases say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Orders {
+    /// The generation that is to stay live.
+    pub hold: Option<u64>,
+    /// The last activation whose quarantine was lifted.
+    pub lifted: u64,
+}
+encode_as_array!(Orders { hold, lifted });
+
+/// What is to be live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The newest release that is held.
+    Newest,
+    /// This generation: the operator said so.
+    Held(u64),
+    /// What is live: the newest release is quarantined.
+    Quarantined,
+}
+
+/// What is to be live.
+pub fn target(newest: &ReleaseHash, journal: &Journal, history: &History, orders: &Orders) -> Target {
+    if let Some(number) = orders.hold {
+        let quarantined =
+            history.get(number).is_some_and(|held| journal.quarantines(&held.release.hash, orders));
+        return if quarantined { Target::Quarantined } else { Target::Held(number) };
+    }
+    if journal.quarantines(newest, orders) { Target::Quarantined } else { Target::Newest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    fn generation(number: u64) -> Generation {
+        let release = Accepted { epoch: 1, number, hash: ReleaseHash::of(&[number as u8]) };
+        let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(&[number as u8]))];
+        Generation { number: 0, release, plan: None, rules: Vec::new(), layers, since: number }
+    }
+
+    /// A host, as far as activation changes it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Host {
+        current: u64,
+        installed: u64,
+        /// What the program has read.
+        running: u64,
+        drained: bool,
+        journal: Journal,
+    }
+
+    const OLD: u64 = 1;
+    const NEW: u64 = 2;
+
+    fn host() -> Host {
+        let journal = Journal::default();
+        Host { current: OLD, installed: OLD, running: OLD, drained: false, journal }
+    }
+
+    fn begun() -> Journal {
+        let touched = BTreeSet::from([ServiceName::new("a").unwrap()]);
+        Journal::default().begin(Some(generation(OLD)), generation(NEW), touched)
+    }
+
+    /// What is left before the process is killed: each write of the journal and each effect takes one.
+    struct Life(usize);
+
+    impl Life {
+        fn spend(&mut self) -> Option<()> {
+            self.0 = self.0.checked_sub(1)?;
+            Some(())
+        }
+    }
+
+    fn write(host: &mut Host, journal: Journal, life: &mut Life) -> Option<()> {
+        life.spend()?;
+        host.journal = journal;
+        Some(())
+    }
+
+    /// Does a step, effect by effect; `None` where it is killed in it.
+    fn perform(host: &mut Host, step: Step, fails: bool, life: &mut Life) -> Option<()> {
+        match step {
+            Step::Validate => life.spend(),
+            Step::Drain => {
+                life.spend()?;
+                host.drained = true;
+                life.spend()
+            }
+            Step::Switch => {
+                life.spend()?;
+                host.current = NEW;
+                life.spend()?;
+                host.installed = if fails { OLD } else { NEW };
+                life.spend()
+            }
+            Step::Check => {
+                life.spend()?;
+                host.running = host.current;
+                life.spend()?;
+                host.drained = fails;
+                life.spend()
+            }
+            Step::Return => {
+                life.spend()?;
+                host.current = OLD;
+                life.spend()?;
+                host.installed = OLD;
+                life.spend()?;
+                host.running = OLD;
+                life.spend()?;
+                host.drained = fails;
+                life.spend()
+            }
+        }
+    }
+
+    /// Runs until nothing is under way, or it is killed.
+    fn live(host: &mut Host, failing: &[Step], life: &mut Life) -> Option<()> {
+        while !host.journal.state.is_settled() {
+            let event = match host.journal.step() {
+                None => Event::Done,
+                Some(step) => {
+                    let fails = failing.contains(&step);
+                    perform(host, step, fails, life)?;
+                    let cause = Cause { reason: format!("{step:?}"), output: "out".into() };
+                    if fails { Event::Failed(cause) } else { Event::Done }
+                }
+            };
+            let next = host.journal.clone().next(event);
+            write(host, next, life)?;
+        }
+        Some(())
+    }
+
+    /// Every step fails or does not; the agent is killed before and after every write and effect, and once
+    /// more before and after every one of what follows: the end is wholly old or wholly new.
+    #[test]
+    fn a_33_every_crash_ends_in_old_or_new() {
+        let forward = [None, Some(Step::Validate), Some(Step::Drain), Some(Step::Switch), Some(Step::Check)];
+        let (mut ends, mut count) = (BTreeSet::new(), 0);
+        for failing in forward {
+            let failing: Vec<Step> = failing.into_iter().collect();
+            for first in 0..40 {
+                for second in 0..40 {
+                    let mut host = host();
+                    for life in [first, second, usize::MAX] {
+                        let mut life = Life(life);
+                        let begins = if host.journal.run == 0 {
+                            begun()
+                        } else {
+                            host.journal.clone().next(Event::Restarted)
+                        };
+                        if write(&mut host, begins, &mut life)
+                            .and_then(|()| live(&mut host, &failing, &mut life))
+                            .is_some()
+                        {
+                            break;
+                        }
+                    }
+                    let Host { current, installed, running, drained, journal } = host;
+                    let told = match journal.state {
+                        State::Active => NEW,
+                        State::Idle | State::RolledBack => OLD,
+                        other => panic!("{other:?} after {failing:?} {first} {second}"),
+                    };
+                    assert_eq!([current, installed, running], [told; 3], "{failing:?} {first} {second}");
+                    assert!(!drained && journal.touched.is_empty(), "{failing:?} {first} {second}");
+                    assert_eq!(
+                        journal.state == State::Active,
+                        failing.is_empty() && journal.state != State::Idle
+                    );
+                    ends.insert(journal.state);
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(ends, BTreeSet::from([State::Idle, State::Active, State::RolledBack]));
+        assert_eq!(count, 5 * 40 * 40);
+    }
+
+    #[test]
+    fn a_34_a_rollback_that_fails_is_inconsistent_and_its_services_run_again() {
+        let mut host = host();
+        host.journal = begun();
+        live(&mut host, &[Step::Check, Step::Return], &mut Life(99)).unwrap();
+        let journal = host.journal;
+        assert_eq!(
+            (journal.state, journal.reason.as_str()),
+            (State::Inconsistent, "Check; and then: Return")
+        );
+        assert_eq!(journal.output, "out");
+        let next = journal.begin(Some(generation(OLD)), generation(3), BTreeSet::new());
+        assert_eq!((next.touched.len(), next.run, next.reason.as_str()), (1, 2, ""));
+    }
+
+    #[test]
+    fn a_33_what_ends_the_agent_each_time_is_given_up() {
+        let mut journal = begun().next(Event::Done).next(Event::Done).next(Event::Done);
+        assert_eq!(journal.state, State::Activating);
+        let mut starts = 0;
+        while journal.state == State::Activating {
+            journal = journal.next(Event::Restarted);
+            starts += 1;
+        }
+        assert_eq!((starts, journal.state), (MAX_RESUMES, State::RollingBack));
+        for _ in 0..MAX_RESUMES {
+            journal = journal.next(Event::Restarted);
+        }
+        assert_eq!(journal.state, State::Inconsistent);
+        assert!(
+            journal.reason.contains("the agent ended 3 times while it was activating"),
+            "{}",
+            journal.reason
+        );
+    }
+
+    #[test]
+    fn a_35_a_release_that_failed_waits_for_a_newer_one_or_a_person() {
+        let (two, three) = (generation(2).release.hash, generation(3).release.hash);
+        let mut orders = Orders::default();
+        let history = History::default();
+        let cause = Event::Failed(Cause::default());
+        let failed = begun().next(Event::Done).next(cause);
+        assert_eq!(failed.state, State::RolledBack);
+        assert_eq!(target(&two, &failed, &history, &orders), Target::Quarantined);
+        assert_eq!(target(&three, &failed, &history, &orders), Target::Newest);
+        orders.lifted = failed.run;
+        assert_eq!(target(&two, &failed, &history, &orders), Target::Newest);
+        let again = failed.begin(None, generation(2), BTreeSet::new()).next(Event::Done);
+        let again = again.next(Event::Failed(Cause::default()));
+        assert_eq!(target(&two, &again, &history, &orders), Target::Quarantined, "it was lifted once");
+        let good = begun().next(Event::Done).next(Event::Done).next(Event::Done).next(Event::Done);
+        assert_eq!(target(&two, &good.next(Event::Done), &history, &orders), Target::Newest);
+    }
+
+    #[test]
+    fn a_36_the_newest_generations_are_kept_and_going_back_makes_no_new_one() {
+        let mut history = History::default();
+        let most = KEPT_GENERATIONS as u64;
+        for number in 1..=most + 2 {
+            assert!(history.made_live(&generation(number)));
+        }
+        let kept: Vec<u64> = history.generations.iter().map(|kept| kept.number).collect();
+        assert_eq!(kept, (3..=most + 2).collect::<Vec<_>>());
+        assert!(!history.made_live(&generation(most + 2)), "the same again");
+        let back = history.before_live().unwrap().clone();
+        assert!(history.made_live(&back));
+        assert_eq!((history.live, history.generations.len() as u64), (most + 1, most));
+        assert_eq!(history.before_live().unwrap().number, most);
+        let same = Generation { release: generation(99).release, ..generation(most + 1) };
+        assert!(history.made_live(&same), "another release that shows the same");
+        assert_eq!((history.live, history.live().unwrap().release.number), (most + 1, 99));
+    }
+
+    #[test]
+    fn a_37_what_the_operator_holds_comes_first() {
+        let mut history = History::default();
+        history.made_live(&generation(1));
+        history.made_live(&generation(2));
+        let orders = Orders { hold: Some(1), lifted: 0 };
+        let newest = generation(2).release.hash;
+        assert_eq!(target(&newest, &Journal::default(), &history, &orders), Target::Held(1));
+        let failed = Journal::default().begin(None, generation(1), BTreeSet::new());
+        let failed = failed.next(Event::Done).next(Event::Failed(Cause::default()));
+        assert_eq!(
+            target(&newest, &failed, &history, &orders),
+            Target::Quarantined,
+            "it does not work either"
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_read_again() {
+        let long = "ü".repeat(KEPT_OUTPUT);
+        let cause = Cause { reason: long.clone(), output: long };
+        let journal = begun().next(Event::Done).next(Event::Failed(cause));
+        assert!(journal.reason.len() <= MAX_REASON && journal.output.len() <= KEPT_OUTPUT);
+        let bytes = codec::encode(&journal);
+        assert_eq!(codec::decode::<Journal>(&bytes, crate::limits::MAX_JOURNAL).unwrap(), journal);
+    }
+}
