@@ -1,7 +1,7 @@
 //! What an activation would do: which services it touches.
 
 use crate::AgentError;
-use crate::activate::{Required, read_small};
+use crate::required::{Required, read_small};
 use rootcast::activation::Generation;
 use rootcast::id::NodeId;
 use rootcast::object::ObjectSource;

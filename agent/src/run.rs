@@ -1,12 +1,13 @@
 //! The agent's life: follow, verify, activate, report.
 
-use crate::activate::{Activation, Live, Required};
+use crate::activate::{Activation, Live};
 use crate::books::Books;
 use crate::converge::{Converging, Outcome, Refused};
 use crate::drift::{DriftStatus, Found, Keeper};
 use crate::local::{self, Generation, Generations, Local, Relay};
 use crate::operations::Watched;
 use crate::relays::{Heard, Relays, adopting};
+use crate::required::Required;
 use crate::secrets::Secrets;
 use crate::services::HookRun;
 use crate::slots::{Patterns, Report, Slots};

@@ -1,9 +1,10 @@
 //! Generations of a host: what one is made of, and what it means for services that it comes in
 //! the place of another.
 
-use super::{Activation, Made, Required, changed, read_small};
+use super::{Activation, Made, changed};
 use crate::AgentError;
 use crate::change::{Change, services_of};
+use crate::required::{Required, read_small};
 use rootcast::activation::Generation;
 use rootcast::entry::{Content, Entry};
 use rootcast::object::ObjectSource;
