@@ -192,7 +192,7 @@ fn s1_9_a_socket_gives_status_files_and_values_with_their_generation() {
         let (status, _, body) = host.get(target);
         assert!(status == wanted && body.contains("error"), "{target}: {status} {body}");
     }
-    assert_eq!(host.ask("POST /v1/none HTTP/1.0\r\nContent-Length: 0").0, 404);
+    assert_eq!(host.ask("POST /v1/none HTTP/1.0\r\nContent-Length: 0").0, 405);
     if has("curl") {
         let url = "http://agent/v1/values/app/app.json?key=server.port";
         let output =
@@ -203,7 +203,7 @@ fn s1_9_a_socket_gives_status_files_and_values_with_their_generation() {
 }
 
 #[test]
-fn l_8_watchers_are_told_of_each_generation_go_on_where_they_were_and_are_bounded() {
+fn la_8_watchers_are_told_of_each_generation_go_on_where_they_were_and_are_bounded() {
     let host = Host::new();
     let (_, _, mut events) = host.ask("GET /v1/watch HTTP/1.0");
     let mut next = || {

@@ -54,8 +54,6 @@ pub const LOCAL_STUCK: Duration = Duration::from_secs(30);
 pub const LOCAL_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Largest head of a local request.
 pub const MAX_LOCAL_HEAD: usize = 16 * 1024;
-/// Largest body of a local request.
-pub const MAX_LOCAL_BODY: usize = 64 * 1024;
 /// Largest file that is served locally; a larger one is opened where it lies.
 pub const MAX_LOCAL_FILE: u64 = 16 * MIB;
 /// Largest file whose values are looked into.

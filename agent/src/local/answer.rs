@@ -2,16 +2,13 @@
 
 use super::events::{self, Generations};
 use super::{Local, files, values};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, Response, StatusCode};
 use rootcast::head::Freshness;
 use rootcast::http::has_tag;
-use rootcast::limits::{LOCAL_WAIT, MAX_LOCAL_BODY};
 use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,35 +17,9 @@ use tokio::sync::{Notify, mpsc};
 /// Names the generation that an answer is of.
 const GENERATION: HeaderName = HeaderName::from_static("x-rootcast-generation");
 
-/// What can be asked of an agent that changes its state, as `POST /v1/NAME`. Only root and the
-/// agent's own user are let in (L-10).
-pub trait Changing: Send + Sync {
-    /// Does it. `None` where there is no such name; else the status and what is said.
-    fn change<'a>(&'a self, name: &'a str, body: &'a [u8]) -> Answering<'a>;
-}
-
-/// The answer of [`Changing::change`], under way.
-pub(super) type Answering<'a> = Pin<Box<dyn Future<Output = Option<(u16, Value)>> + Send + 'a>>;
-
-/// Who may change the state of an agent that runs as `own`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Permission {
-    /// The user that the agent runs as.
-    pub own: u32,
-}
-
-impl Permission {
-    /// Whether this user may; one that is not known may not.
-    pub fn allows(self, user: Option<u32>) -> bool {
-        user.is_some_and(|user| user == 0 || user == self.own)
-    }
-}
-
-/// A request, and what is known of who sent it.
+/// A request, and whom to tell of its answer.
 pub(super) struct Request {
     pub(super) request: hyper::Request<Incoming>,
-    /// The user at the other end.
-    pub(super) peer: Option<u32>,
     /// Told when the answer has no end.
     pub(super) watches: Arc<Notify>,
     /// Told when such an answer is not taken.
@@ -95,11 +66,8 @@ pub(super) async fn answer(request: Request, local: Arc<Local>) -> Response<Body
         return fault(StatusCode::NOT_FOUND, "all names begin with /v1/");
     };
     let route = route.to_owned();
-    if request.request.method() == Method::POST {
-        return change(request, &local, &route).await;
-    }
     if request.request.method() != Method::GET {
-        return fault(StatusCode::METHOD_NOT_ALLOWED, "GET reads, and POST changes the agent's state");
+        return fault(StatusCode::METHOD_NOT_ALLOWED, "only GET: `rootcast agent` gives the agent orders");
     }
     match route.split_once('/') {
         None if route == "status" => value(StatusCode::OK, &status(&local)),
@@ -107,28 +75,6 @@ pub(super) async fn answer(request: Request, local: Arc<Local>) -> Response<Body
         Some(("files", path)) => file(&request, &local, path).await,
         Some(("values", path)) => values_of(&request, &local, path).await,
         _ => fault(StatusCode::NOT_FOUND, "there are status, files/PATH, values/PATH?key=, and watch"),
-    }
-}
-
-async fn change(request: Request, local: &Local, route: &str) -> Response<Body> {
-    let own = rustix::process::geteuid().as_raw();
-    if !(Permission { own }).allows(request.peer) {
-        return fault(StatusCode::FORBIDDEN, "only root and the agent's own user may change its state");
-    }
-    let Some(changing) = &local.changing else {
-        return fault(StatusCode::NOT_FOUND, "nothing of this agent can be changed here");
-    };
-    let body = Limited::new(request.request.into_body(), MAX_LOCAL_BODY).collect();
-    let body = match tokio::time::timeout(LOCAL_WAIT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return fault(StatusCode::PAYLOAD_TOO_LARGE, "the body of a request is small"),
-        Err(_) => return fault(StatusCode::REQUEST_TIMEOUT, "the request did not come to its end"),
-    };
-    // A change takes its time; the client is not left meanwhile.
-    request.watches.notify_one();
-    match changing.change(route, &body).await {
-        None => fault(StatusCode::NOT_FOUND, "there is no such change"),
-        Some((status, said)) => value(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), &said),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What watchers are told: one event for each generation (L-7, L-8).
+//! What watchers are told: one event for each generation (LA-7, LA-8).
 
 use hyper::body::Bytes;
 use rootcast::limits::{KEPT_CHANGES, LOCAL_KEEP_ALIVE, LOCAL_STUCK};
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn l_7_an_event_says_what_changed_since_what_the_watcher_knows_or_that_it_is_not_known() {
+    fn la_7_an_event_says_what_changed_since_what_the_watcher_knows_or_that_it_is_not_known() {
         let mut generations = Generations::default();
         assert_eq!(generations.event(None), None, "nothing is live");
         generations.push(generation(4), None);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn l_8_a_slow_watcher_gets_the_newest_only_and_one_that_is_stuck_is_left() {
+    async fn la_8_a_slow_watcher_gets_the_newest_only_and_one_that_is_stuck_is_left() {
         let live = watch::Sender::new(Generations::default());
         live.send_if_modified(|live| live.push(generation(1), None));
         let (sender, mut events) = mpsc::channel(1);

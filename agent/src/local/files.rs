@@ -1,4 +1,4 @@
-//! Bytes of live files (L-4, L-5).
+//! Bytes of live files (LA-4, LA-5).
 
 use super::Local;
 use hyper::StatusCode;
@@ -188,7 +188,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn l_5_files_and_links_in_the_tree_are_read_and_nothing_outside_it() {
+    fn la_5_files_and_links_in_the_tree_are_read_and_nothing_outside_it() {
         let home = tempfile::tempdir().unwrap();
         let at = |name: &str| home.path().join(name);
         fs::create_dir_all(at("slots/a/d")).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn l_4_a_path_is_percent_decoded() {
+    fn la_4_a_path_is_percent_decoded() {
         assert_eq!(decoded("a%20b/%C3%A9").as_deref(), Some("a b/\u{e9}"));
         for wrong in ["%", "%4", "%zz", "%+1", "%ff"] {
             assert_eq!(decoded(wrong), None, "{wrong}");

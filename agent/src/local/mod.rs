@@ -1,12 +1,11 @@
 //! The local API: HTTP over a unix socket, for programs on this host
-//! (specs/local.md, L-1 to L-12).
+//! (specs/local.md, LA-1 to LA-11).
 
 mod answer;
 mod events;
 mod files;
 mod values;
 
-pub use answer::{Changing, Permission};
 pub use events::{Generation, Generations};
 pub use files::FileError;
 
@@ -49,8 +48,6 @@ pub(crate) struct Local {
     pub(crate) drift: watch::Receiver<DriftStatus>,
     pub(crate) relay: watch::Receiver<Relay>,
     pub(crate) generations: watch::Receiver<Generations>,
-    /// What answers requests that change the agent's state, where something does.
-    pub(crate) changing: Option<Arc<dyn Changing>>,
     room: Room,
 }
 
@@ -72,7 +69,7 @@ impl Local {
     ) -> Self {
         let watchers = Arc::new(Semaphore::new(MAX_LOCAL_WATCHERS));
         let room = Room { watchers, reads: Semaphore::new(MAX_LOCAL_READS) };
-        Self { name, home, replica, said, drift, relay, generations, changing: None, room }
+        Self { name, home, replica, said, drift, relay, generations, room }
     }
 }
 
@@ -126,11 +123,10 @@ pub(crate) async fn serve(listener: Option<UnixListener>, local: Arc<Local>) {
 
 /// One request of one client. It has [`LOCAL_WAIT`], unless it watches: then it is left once it is stuck.
 async fn converse(stream: UnixStream, local: Arc<Local>) {
-    let peer = stream.peer_cred().ok().map(|peer| peer.uid());
     let (watches, stuck) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (began, left) = (watches.clone(), stuck.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let request = Request { request, peer, watches: watches.clone(), stuck: stuck.clone() };
+        let request = Request { request, watches: watches.clone(), stuck: stuck.clone() };
         let local = local.clone();
         async move { Ok::<hyper::Response<Body>, Infallible>(answer(request, local).await) }
     });
@@ -148,7 +144,7 @@ async fn converse(stream: UnixStream, local: Arc<Local>) {
         }
     };
     tokio::select! {
-            biased;
+        biased;
         _ = connection => {}
         () = over => {}
     }

@@ -1,4 +1,4 @@
-//! One value of a live file (L-6).
+//! One value of a live file (LA-6).
 
 use super::files::decoded;
 use hyper::StatusCode;
@@ -109,7 +109,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn l_6_a_key_leads_through_maps_and_lists_of_each_format() {
+    fn la_6_a_key_leads_through_maps_and_lists_of_each_format() {
         let json = br#"{"a": {"b": [1, {"c": "x"}], "n": 1.5}, "d": null}"#;
         let toml = b"[a]\nb = [1, {c = 'x'}]\nwhen = 2026-01-02\nn = 0xff\n";
         let yaml = b"a:\n  b: [1, {c: x}]\n  yes: true\n  s: '1'\n  n: -1_0\n";
