@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Instant;
@@ -395,4 +396,78 @@ fn s3_6_the_graph_is_drawn() {
         String::from_utf8_lossy(&output.stderr)
             .contains("rootcast.toml:1:1: service `a` waits for itself: a -> b -> a")
     );
+}
+
+/// A hook that writes down that it ran, and does once what a file of its phase says: fails, or never ends.
+const HOOK: &str = "#!/bin/sh
+echo $1 >> RUN/ran
+if [ -e RUN/fail-$1 ]; then mv RUN/fail-$1 RUN/failed; exit 1; fi
+hang() { rm $1; echo $$ > RUN/hung.new; mv RUN/hung.new RUN/hung; exec sleep 600; }
+if [ -e RUN/hang-$1 ]; then hang RUN/hang-$1; fi
+if [ -e RUN/failed ] && [ -e RUN/hang-back-$1 ]; then hang RUN/hang-back-$1; fi
+";
+
+const PHASES: [&str; 8] = ["validate", "drain", "pre", "activate", "check", "undrain", "test", "post"];
+
+/// Kills the agent while a hook hangs, and what it leaves of the hook.
+fn killed_in_hook(host: &Host, agent: Daemon) {
+    until(true, || host.run("hung").exists());
+    drop(agent);
+    let hung = fs::read_to_string(host.run("hung")).unwrap();
+    assert!(Command::new("kill").args(["-KILL", hung.trim()]).status().unwrap().success());
+    fs::remove_file(host.run("hung")).unwrap();
+}
+
+#[test]
+fn a_33_an_agent_that_is_killed_in_any_phase_ends_with_old_or_new() {
+    let host = Host::new();
+    let hook = host.run("hook");
+    fs::write(&hook, HOOK.replace("RUN", &host.scene.path("run"))).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut settings =
+        "[services.s]\nfiles = ['a']\ninstall = [{ from = 'a', to = 'RUN/installed', how = 'copy' }]\n"
+            .to_owned();
+    for phase in PHASES {
+        settings += &format!("{phase} = [{{ command = ['RUN/hook', '{phase}'], timeout = 600 }}]\n");
+    }
+    let allow = "install = ['RUN']\ncommands = ['RUN/hook']\n";
+    let publish = |release: u64| host.publish(&settings, &[("a", &format!("{release}"))]);
+    let shown = || (host.live("a"), fs::read_to_string(host.run("installed")).unwrap());
+    let mut agent = host.agent(allow);
+    publish(1);
+    active(&agent, 1);
+    let (mut release, mut live) = (1, 1);
+    for phase in PHASES {
+        // It goes on to the new one; or that fails after the restart, and it goes back.
+        for fails in [false, true] {
+            release += 1;
+            fs::write(host.run(&format!("hang-{phase}")), "").unwrap();
+            publish(release);
+            killed_in_hook(&host, agent);
+            // A state is done again from its start, so of its own phases any may fail still.
+            let failing = if ["validate", "drain", "pre"].contains(&phase) { phase } else { "check" };
+            if fails {
+                fs::write(host.run(&format!("fail-{failing}")), "").unwrap();
+            }
+            agent = host.agent(allow);
+            if fails {
+                rolled_back(&agent, release);
+            } else {
+                active(&agent, release);
+                live = release;
+            }
+            assert_eq!(shown(), (live.to_string(), live.to_string()), "{phase}, fails: {fails}");
+        }
+    }
+    for phase in ["activate", "check", "undrain"] {
+        release += 1;
+        fs::write(host.run("fail-test"), "").unwrap();
+        fs::write(host.run(&format!("hang-back-{phase}")), "").unwrap();
+        let _ = fs::remove_file(host.run("failed"));
+        publish(release);
+        killed_in_hook(&host, agent);
+        agent = host.agent(allow);
+        rolled_back(&agent, release);
+        assert_eq!(shown(), (live.to_string(), live.to_string()), "on the way back, {phase}");
+    }
 }
