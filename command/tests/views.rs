@@ -143,3 +143,28 @@ fn f_75_diff_shows_what_publishing_would_change() {
     let each = diff(3, &[]);
     assert_eq!(each.iter().filter(|line| line["path"] == "both").count(), 2, "each its own");
 }
+
+#[test]
+fn s4_8_one_repository_makes_a_single_node_and_a_cluster() {
+    let deployment = Deployment::new("main");
+    let source = Repository::init(Path::new(&deployment.path("source")));
+    source.write(
+        "rootcast.toml",
+        "layers = ['base', 'web/{web}', 'db/{db}']\n[[merge]]\nfiles = ['app.toml']\n\
+         [hosts.alone.labels]\nweb = 'on'\ndb = 'on'\n\
+         [hosts.web-1.labels]\nweb = 'on'\n[hosts.db-1.labels]\ndb = 'on'\n",
+    );
+    source.write("base/app.toml", "domain = 'example.net'\n");
+    source.write("web/on/app.toml", "[web]\nport = 443\n");
+    source.write("db/on/app.toml", "[db]\nport = 5432\n");
+    source.commit("first");
+    let path = source.path.to_str().unwrap();
+    let keys = |host: &str| -> Vec<String> {
+        let told = run(0, &["explain", "app.toml", "--host", host, "--source", path]).0;
+        let values = told[0]["values"].as_array().unwrap().clone();
+        values.iter().map(|value| value["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(keys("alone"), ["domain", "web.port", "db.port"]);
+    assert_eq!(keys("web-1"), ["domain", "web.port"]);
+    assert_eq!(keys("db-1"), ["domain", "db.port"]);
+}
