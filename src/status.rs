@@ -86,13 +86,16 @@ pub fn reason(text: &str) -> String {
     clip(text, MAX_REASON)
 }
 
-/// Text cut to at most `most` bytes, at a character.
+/// Text cut to at most `most` bytes, at a character; what is cut ends with `…`.
 pub(crate) fn clip(text: &str, most: usize) -> String {
-    let mut end = text.len().min(most);
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let mut end = most.saturating_sub('…'.len_utf8());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text.get(..end).unwrap_or_default().to_owned()
+    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 /// How many hosts have this release and are in this state.

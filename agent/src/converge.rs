@@ -36,6 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) live: Option<Live>,
     /// What is not.
     pub(crate) refused: Option<Refused>,
+    /// The generation that the operator holds, if one.
+    pub(crate) held: Option<u64>,
 }
 
 /// Brings generations to life on this host.
@@ -90,14 +92,16 @@ impl Converging {
         }
         self.is_found = false;
         let Books { journal, history, orders, .. } = &self.books;
-        match target(&newest.release.hash, journal, history, orders) {
+        let (held, aim) = (orders.hold, target(&newest.release.hash, journal, history, orders));
+        let outcome = match aim {
             Target::Newest => self.make_live(newest).await,
             Target::Quarantined => self.stay().await,
             Target::Held(number) => match history.get(number).cloned() {
                 Some(held) => self.make_live(held).await,
                 None => Err(AgentError::NoGeneration(number)),
             },
-        }
+        };
+        Ok(Outcome { held, ..outcome? })
     }
 
     async fn make_live(&mut self, new: Generation) -> Result<Outcome, AgentError> {
@@ -110,7 +114,7 @@ impl Converging {
             let live = self.blocking(move |activation| activation.bring(&to)).await?;
             let release = new.release.number;
             self.remember(&new).await?;
-            return Ok(Outcome { release, live: Some(live), refused: None });
+            return Ok(Outcome { release, live: Some(live), refused: None, held: None });
         }
         let to = new.clone();
         let staged = self.blocking(move |activation| activation.stage(&to)).await?;
@@ -123,7 +127,7 @@ impl Converging {
         if self.books.journal.state != State::Active {
             return self.stay().await;
         }
-        Ok(Outcome { release: new.release.number, live: self.live.take(), refused: None })
+        Ok(Outcome { release: new.release.number, live: self.live.take(), refused: None, held: None })
     }
 
     /// What all services of this host want must be permitted: those that run, and those that install.
@@ -158,6 +162,7 @@ impl Converging {
             release: live.as_ref().map_or(0, |(number, _)| *number),
             live: live.map(|(_, live)| live),
             refused,
+            held: None,
         })
     }
 

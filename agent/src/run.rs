@@ -117,6 +117,8 @@ struct Agent {
     generations: watch::Sender<Generations>,
     /// Why the newest release could not be made live, while that stands.
     failure: Option<String>,
+    /// The generation that the operator holds.
+    held: Option<u64>,
     /// What of the live tree an operator should look at.
     alarm: Option<String>,
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
@@ -258,6 +260,7 @@ pub(crate) async fn run_reloading(
         drift: kept,
         generations,
         failure: None,
+        held: None,
         alarm: None,
         events,
         active,
@@ -449,7 +452,8 @@ impl Agent {
     }
 
     /// Says what is live now, and what is not.
-    async fn settled(&mut self, Outcome { release, live, refused }: Outcome) {
+    async fn settled(&mut self, Outcome { release, live, refused, held }: Outcome) {
+        self.held = held;
         if let Some(live) = live {
             if live.left_out != self.left_out {
                 self.left_out = live.left_out;
@@ -535,6 +539,7 @@ impl Agent {
             (HostState::Active, None) if self.replica.freshness() == Freshness::Stale => {
                 (HostState::Stale, String::new())
             }
+            (HostState::Active, None) => (HostState::Active, self.held.map(held_back).unwrap_or_default()),
             (state, _) => (state, String::new()),
         };
         let before = self.report.borrow().clone();
@@ -561,6 +566,11 @@ impl Agent {
             (self.events)(AgentEvent::Converged(converged));
         }
     }
+}
+
+/// Why a host that is well may not show the newest release.
+fn held_back(generation: u64) -> String {
+    format!("held at generation {generation} by its operator, until `rootcast agent release`")
 }
 
 /// Completes when the operator has given orders.

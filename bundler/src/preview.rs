@@ -9,6 +9,7 @@ use rootcast::entry::{Content, Entry};
 use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ConfigPath};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
+use rootcast::service::{Services, services_path};
 use rootcast::tree::{Tree, TreeError};
 use rootcast::view_rules::{ViewRules, view_rules_path};
 use rootcast_store::Store;
@@ -25,6 +26,8 @@ pub struct Shown {
     pub plan: Option<Plan>,
     /// What is merged and rendered.
     pub rules: ViewRules,
+    /// What is done when files change.
+    pub services: Services,
 }
 
 impl Shown {
@@ -47,6 +50,9 @@ impl Shown {
         }
         if let Some(rules) = read(view_rules_path().map_err(crate::CompileError::from)?).map_err(failed)? {
             shown.rules = ViewRules::decode(&rules).map_err(unreadable)?;
+        }
+        if let Some(services) = read(services_path().map_err(crate::CompileError::from)?).map_err(failed)? {
+            shown.services = Services::decode(&services).map_err(unreadable)?;
         }
         Ok(shown)
     }

@@ -70,14 +70,34 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     for ((path, before, after), hosts) in &changes {
         tell(path, (before, after), hosts, output);
     }
-    output.value(&json!({ "event": "compared", "release": preview.release, "hosts": hosts.len(), "changes": changes.len() }));
-    if changes.is_empty() {
+    let services = changed_services(&preview);
+    for (name, what) in &services {
+        output.value(&json!({ "event": "service", "service": name, "what": what }));
+        output.line(format!("{what} service {name}: its hooks, or what it installs"));
+    }
+    let changes = changes.len() + services.len();
+    output.value(
+        &json!({ "event": "compared", "release": preview.release, "hosts": hosts.len(), "changes": changes }),
+    );
+    if changes == 0 {
         let hosts = if hosts.len() == 1 { "the host" } else { "any host" };
         output.line(format!("nothing changes for {hosts} since release {}", preview.release));
         return Ok(());
     }
-    let message = format!("{} since release {}", counted(changes.len(), "change"), preview.release);
+    let message = format!("{} since release {}", counted(changes, "change"), preview.release);
     Err(Failure::new(Exit::Differences, message).next("rootcast publish   makes them"))
+}
+
+/// Services of which hosts will do something else, whether a file changes or not.
+fn changed_services(preview: &Preview) -> Vec<(String, &'static str)> {
+    let (before, after) = (&preview.before.services, &preview.after.services);
+    let gone = before.iter().filter(|was| after.get(&was.name).is_none());
+    let gone = gone.map(|was| (was.name.to_string(), "removed"));
+    let other = after.iter().filter_map(|is| match before.get(&is.name) {
+        None => Some((is.name.to_string(), "added")),
+        Some(was) => (was != is).then(|| (is.name.to_string(), "changed")),
+    });
+    gone.chain(other).collect()
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -56,11 +56,16 @@ impl Place {
                     .next("take `socket = \"off\"` out of it, and restart the agent")
             })?,
         };
-        Ok(Asked { socket })
+        Ok(Asked::at(socket))
     }
 }
 
 impl Asked {
+    /// The one that listens at this socket.
+    pub(crate) fn at(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
     /// Asks for `target`, and takes the whole answer.
     pub(crate) fn get(&self, target: &str) -> Result<Answer, Failure> {
         let (mut reader, status, generation) = self.ask(target, None, Duration::from_secs(30))?;

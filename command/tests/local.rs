@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 struct Host {
     scene: Scene,
@@ -101,6 +101,12 @@ struct Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
+        // Asked first: `exec` then ends its program too.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let end = Instant::now() + DEADLINE;
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -421,7 +427,7 @@ fn nginx_serves_what_is_released_and_is_reloaded_without_a_restart() {
         let end = Instant::now() + DEADLINE;
         while !ask().is_some_and(|text| text.ends_with(wanted)) {
             assert!(Instant::now() < end, "no {wanted}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     };
     until("one");

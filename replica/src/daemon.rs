@@ -41,12 +41,15 @@ impl ConfigError {
 ///
 /// # Errors
 /// [`ConfigError`], with line and column where there is a mistake.
-pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<(T, &Path), ConfigError> {
+pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<(T, PathBuf), ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
     let wrong = |source| ConfigError::Wrong { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(read)?;
     let config = settings::parse_bytes(&bytes).map_err(wrong)?;
-    Ok((config, path.parent().unwrap_or(Path::new("."))))
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    // What is written of it, in links say, must not depend on where a process was started.
+    let directory = std::path::absolute(directory.unwrap_or(Path::new("."))).map_err(read)?;
+    Ok((config, directory))
 }
 
 /// Waits for SIGTERM, SIGINT, or SIGHUP as of a closed terminal. Where signals

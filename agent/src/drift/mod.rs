@@ -345,6 +345,12 @@ impl Keeper {
         let gone = || format!("drift: {} was moved or removed", self.home.display());
         let alarm = turns.home_gone.then(gone).or_else(|| turns.trouble.clone());
         let alarm = alarm.or_else(|| turns.drift.alarm().map(|alarm| alarm.to_string()));
+        let before = self.status.borrow().alarm.clone();
+        match (&before, &alarm) {
+            (before, Some(alarm)) if before.as_ref() != Some(alarm) => tracing::error!("{alarm}"),
+            (Some(_), None) => tracing::info!("drift: the live tree needs nobody any more"),
+            _ => {}
+        }
         self.status.send_if_modified(|status| {
             let before = status.clone();
             status.watched = turns.watches.as_ref().map_or(0, Watches::count);

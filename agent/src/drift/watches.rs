@@ -365,12 +365,15 @@ mod tests {
         scene.watches.turn_to(scene.home.path().join("slots/a"), Moment::now(), &ignored).unwrap();
         assert_eq!(scene.watches.count(), 2);
         let root = scene.home.path().join("slots/a");
-        // All of before is in a tick of its own, and so is all of after.
+        // All of before is in a tick of its own, and so is all of after. Times of files may be finer than this clock,
+        // and ahead of it where a tick came late: by less than two.
         let tick = || {
             let before = Moment::now();
             while Moment::now() == before {}
             Moment::now()
         };
+        tick();
+        tick();
         let since = tick();
         tick();
         fs::write(scene.at("d/f"), "theirs").unwrap();

@@ -89,18 +89,17 @@ pub(super) async fn send(
     sender: mpsc::Sender<Bytes>,
 ) {
     let mut told = after;
-    let mut is_first = true;
     loop {
         let event = {
             let now = generations.borrow_and_update();
-            let is_news = now.current.is_some() && !(is_first && after == Some(now.number()));
+            // After the agent has started nothing is live for a moment, and then what was before.
+            let is_news = now.current.is_some() && told != Some(now.number());
             let event = if is_news { now.event(told) } else { None };
             if event.is_some() {
                 told = Some(now.number());
             }
             event
         };
-        is_first = false;
         if let Some(event) = event {
             match tokio::time::timeout(LOCAL_STUCK, sender.send(event)).await {
                 Ok(Ok(())) => {}

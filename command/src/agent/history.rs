@@ -2,6 +2,7 @@
 
 use super::Which;
 use crate::failure::Failure;
+use crate::local::Asked;
 use crate::output::{Output, age, now, plain};
 use rootcast_agent::books::Books;
 use serde_json::json;
@@ -13,7 +14,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
-    let Books { journal, history, orders, .. } = Books::read(&arguments.which.load()?.state)?;
+    let config = arguments.which.load()?;
+    let Books { journal, history, orders, .. } = Books::read(&config.state)?;
     let refused = journal.new.as_ref().filter(|new| journal.quarantines(&new.release.hash, &orders));
     for kept in &history.generations {
         let live = kept.number == history.live;
@@ -32,11 +34,19 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     if history.generations.is_empty() {
         output.line("nothing was live yet");
     }
+    // What is in the way before an activation begins is known to the running agent alone.
+    let asked = config.socket().and_then(|socket| Asked::at(socket).value("/v1/status").ok());
+    let now_says =
+        asked.map(|(status, _)| json!({ "state": status.get("state"), "reason": status.get("reason") }));
     output.value(&json!({
         "state": journal.state.as_str(), "hold": orders.hold,
         "quarantined": refused.map(|new| new.release.number),
-        "reason": journal.reason, "output": journal.output,
+        "reason": journal.reason, "output": journal.output, "now": now_says,
     }));
+    let is_more = |text: &&str| refused.is_none() && !text.is_empty();
+    if let Some(reason) = now_says.as_ref().and_then(|said| said.get("reason")?.as_str()).filter(is_more) {
+        output.line(format!("the agent says: {}", plain(reason)));
+    }
     if let Some(new) = refused {
         output.line(format!("release {} is quarantined: {}", new.release.number, plain(&journal.reason)));
         journal.output.lines().for_each(|line| output.line(format!("  {}", plain(line))));

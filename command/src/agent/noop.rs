@@ -43,8 +43,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
             hooks.map(|hook| (service.name.to_string(), hook.phase.as_str(), hook.work.to_string()))
         })
         .collect();
+    let touched = change.services.iter().filter(|service| change.touched.contains(&service.name));
+    let refused = agent.allow.judge(touched).err().map(|error| error.to_string());
     output.value(&json!({
-        "release": release, "live": books.history.live().map(|live| live.release.number),
+        "release": release, "refused": refused, "live": books.history.live().map(|live| live.release.number),
         "changed": change.paths.len(),
         "paths": change.paths.iter().take(MAX_DIFFERENCES).map(|path| path.as_str()).collect::<Vec<_>>(),
         "hooks": hooks.iter().map(|(service, phase, what)| json!({ "service": service, "phase": phase, "what": what }))
@@ -54,6 +56,11 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     change.paths.iter().take(MAX_DIFFERENCES).for_each(|path| output.line(format!("  {path}")));
     for (service, phase, what) in hooks {
         output.line(format!("{phase} of {service}: {}", crate::output::plain(&what)));
+    }
+    if let Some(why) = refused {
+        let message = format!("release {release} would be refused: {}", crate::output::plain(&why));
+        return Err(Failure::new(Exit::RolledBack, message)
+            .next("add those lines to the agent's configuration, and send it HUP"));
     }
     Ok(())
 }

@@ -104,6 +104,11 @@ impl Hold {
         books.order(Orders { hold: Some(live.number), lifted })?;
         let release = live.release.number;
         output.value(&json!({ "event": "held", "generation": live.number, "release": release }));
+        let under_way = books.journal.new.as_ref().filter(|_| !books.journal.state.is_settled());
+        if let Some(new) = under_way {
+            let (new, state) = (new.release.number, books.journal.state.as_str());
+            output.line(format!("release {new} is {state}, and that is ended first; then:"));
+        }
         output.line(format!(
             "generation {} (release {release}) stays live until: rootcast agent release",
             live.number
