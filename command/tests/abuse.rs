@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Running, signal};
+use common::{DEADLINE, Running, signal};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,14 @@ struct Tree {
     /// Processes by name, as they were started last.
     processes: BTreeMap<String, (u64, PathBuf)>,
     release: u64,
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // Killed, it would leave all of its processes behind.
+        self.dev.signal("TERM");
+        self.dev.ends_within(DEADLINE);
+    }
 }
 
 impl Tree {
