@@ -113,7 +113,9 @@ impl Hup {
             while :; do sleep 0.02; done"
             .replace("RUN", &host.scene.path("run"));
         fs::write(host.run("live.conf"), "from before\n").unwrap();
-        let daemon = Self(Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap());
+        // A shell cannot hear a signal that whoever started the tests has ignored, as nohup does.
+        let shell = ["--default-signal=HUP", "/bin/sh", "-c", &script];
+        let daemon = Self(Command::new("/usr/bin/env").args(shell).spawn().unwrap());
         until(true, || host.run("hup.pid").exists());
         daemon
     }
