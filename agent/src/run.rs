@@ -182,7 +182,7 @@ pub(crate) async fn run_reloading(
     let activation = Activation::new(replica.clone(), variables, slots)
         .with_secrets(secrets)
         .with_ignored(ignored.clone());
-    let flips = activation.flips();
+    let turned = activation.turned();
     let activation = Arc::new(Mutex::new(activation));
     let endpoint = machine.dial_only(&member.identity)?;
     let dialer = machine.dial_https(&member.identity)?;
@@ -236,7 +236,8 @@ pub(crate) async fn run_reloading(
         home: config.live.clone(),
         mode: config.drift,
         ignored,
-        flips,
+        settings: allowing.clone(),
+        turned,
         status: drift,
         events: events.clone(),
     };

@@ -1,9 +1,10 @@
 //! The tree that is live, compared and put right (specs/activation.md, A-50 to A-58).
 
-use super::{Activation, Shown, View};
+use super::{Activation, Placed, Shown, View};
 use crate::AgentError;
+use crate::services::Allow;
 use crate::slots::{self, Checked, CurrentRepaired, Difference, Fault, Moment, Patterns};
-use rootcast::drift::Spot;
+use rootcast::drift::{Spot, outermost};
 use rootcast::limits::{MAX_CHANGED, MAX_REPAIRS_IN_PLACE};
 use rootcast::object::ObjectSource;
 use rootcast_replica::Replica;
@@ -22,6 +23,10 @@ pub struct Looked {
     pub current: Option<CurrentRepaired>,
     /// Whether `current` differs and was left so.
     pub current_differs: bool,
+    /// The places outside the slots that differed.
+    pub installed: Vec<Spot>,
+    /// Places that differ and cannot be put right, and why.
+    pub refused: Vec<(Spot, String)>,
     /// Whether what differed was put right.
     pub repaired: bool,
     /// Whether that took the other slot.
@@ -33,13 +38,14 @@ pub struct Looked {
 impl Looked {
     /// Whether all was as it should be.
     pub fn is_whole(&self) -> bool {
-        self.found == 0 && self.current.is_none() && !self.current_differs
+        self.found == 0 && self.current.is_none() && !self.current_differs && self.installed.is_empty()
     }
 
     /// The places that differed.
     pub fn spots(&self) -> impl Iterator<Item = Spot> + '_ {
         let current = (self.current.is_some() || self.current_differs).then_some(Spot::Current);
-        current.into_iter().chain(self.differences.iter().map(|one| Spot::path(&one.path.to_string_lossy())))
+        let paths = self.differences.iter().map(|one| Spot::path(&one.path.to_string_lossy()));
+        current.into_iter().chain(paths).chain(self.installed.iter().cloned())
     }
 }
 
@@ -52,10 +58,19 @@ pub struct Comparable {
     secrets: Option<PathBuf>,
     ignored: Patterns,
     replica: Arc<Replica>,
+    placed: Option<Placed>,
 }
 
 impl Comparable {
-    /// Compares all of it. Another generation may become live meanwhile: what is found is to be looked at again.
+    /// The first places outside the slots that differ.
+    ///
+    /// # Errors
+    /// As [`Placed::differing`].
+    pub fn differing_places(&self) -> Result<Vec<Spot>, AgentError> {
+        self.placed.as_ref().map_or_else(|| Ok(Vec::new()), Placed::differing)
+    }
+
+    /// Compares all of the tree. Another generation may become live meanwhile: what is found is to be looked at again.
     ///
     /// # Errors
     /// As [`slots::Slots::check_active`].
@@ -117,16 +132,18 @@ impl Activation {
         let views = active.of.views(&*store, &variables)?;
         let (view, shown) = self.view(&active.of, &views, &*store)?;
         let secrets = self.secrets.path().map(PathBuf::from);
-        let (ignored, replica) = (self.ignored.clone(), self.replica.clone());
-        Ok(Some(Comparable { root, view, shown, variables: variables.clone(), secrets, ignored, replica }))
+        let (ignored, replica, placed) = (self.ignored.clone(), self.replica.clone(), self.placed());
+        let variables = variables.clone();
+        Ok(Some(Comparable { root, view, shown, variables, secrets, ignored, replica, placed }))
     }
 
-    /// Compares places of the live tree, and puts right what differs if `repair` says so: in place where
-    /// that is little, by staging the other slot and flipping to it where it is much.
+    /// Compares places, and puts right what differs if `allow` is given, which says where outside the slots:
+    /// in place where that is little, by staging the other slot and flipping to it where it is much.
     ///
     /// # Errors
     /// What is not in the store, and what the disk refuses; the same can be tried again.
-    pub fn look(&mut self, spots: &[Spot], repair: bool) -> Result<Looked, AgentError> {
+    pub fn look(&mut self, spots: &[Spot], allow: Option<&Allow>) -> Result<Looked, AgentError> {
+        let repair = allow.is_some();
         let mut looked = Looked { repaired: repair, ..Looked::default() };
         let Some(active) = self.active.clone() else { return Ok(looked) };
         if spots.contains(&Spot::Current) {
@@ -136,44 +153,57 @@ impl Activation {
                 looked.current_differs = !self.slots.current_is_right();
             }
         }
-        let paths: Vec<&str> = spots
+        // What is installed is compared with the tree, so that part of it is looked at first.
+        let in_tree = spots.iter().filter(|spot| matches!(spot, Spot::Path(_))).cloned();
+        let in_tree = outermost(in_tree.chain(self.sources(spots)));
+        let paths: Vec<&str> = in_tree
             .iter()
             .filter_map(|spot| match spot {
                 Spot::Path(path) => Some(&**path),
-                Spot::Current => None,
+                Spot::Current | Spot::Installed(_) => None,
             })
             .collect();
-        if paths.is_empty() {
-            return Ok(looked);
+        if !paths.is_empty() {
+            self.look_at_tree(&active, &paths, repair, &mut looked)?;
         }
+        self.look_at_places(spots, allow, &mut looked)?;
+        Ok(looked)
+    }
+
+    fn look_at_tree(
+        &mut self,
+        active: &Shown,
+        paths: &[&str],
+        repair: bool,
+        looked: &mut Looked,
+    ) -> Result<(), AgentError> {
         let store = self.replica.store().clone();
         let variables = self.variables.clone();
         let views = active.of.views(&*store, &variables)?;
         let (view, shown) = self.view(&active.of, &views, &*store)?;
         let contents = WithDerived::new(&views, &shown.derived);
-        let checked = self.slots.check_paths(&view, &contents, &paths)?;
+        let checked = self.slots.check_paths(&view, &contents, paths)?;
         if checked.is_whole() {
-            return Ok(looked);
+            return Ok(());
         }
         (looked.differences, looked.found) = (checked.differences, checked.found);
         if !repair {
             // What is staged on top of it must not be by changes alone.
             self.slots.distrust_live();
-            return Ok(looked);
+            return Ok(());
         }
         let extra = looked.differences.iter().filter(|one| one.fault == Fault::Extra).count() as u64;
         if looked.found - extra <= MAX_REPAIRS_IN_PLACE && looked.found == looked.differences.len() as u64 {
             match self.slots.repair(&view, &contents, &looked.differences) {
                 Ok(repaired) => {
                     looked.removed = repaired.things;
-                    return Ok(looked);
+                    return Ok(());
                 }
                 Err(error) if error.needs_full() => tracing::info!(%error, "repairing by the other slot"),
                 Err(error) => return Err(error.into()),
             }
         }
-        self.replace_live(&view, &contents, &mut looked)?;
-        Ok(looked)
+        self.replace_live(&view, &contents, looked)
     }
 
     /// Makes the other slot what the live one should be, and flips to it.

@@ -5,10 +5,10 @@ mod watches;
 
 pub use watches::Limit;
 
-use crate::AgentError;
-use crate::activate::{Activation, Looked};
+use crate::activate::{Activation, Looked, Placed, Turned};
 use crate::run::AgentEvent;
 use crate::slots::{CurrentRepaired, Fault, Moment, Patterns};
+use crate::{AgentConfig, AgentError};
 use rootcast::drift::{Drift, Mode, Spot, Work};
 use rootcast::limits::{MAX_DRIFT_NAMED, MAX_DRIFT_SPOTS};
 use rootcast_replica::Replica;
@@ -77,8 +77,10 @@ pub(crate) struct Keeper {
     pub(crate) home: PathBuf,
     pub(crate) mode: Mode,
     pub(crate) ignored: Patterns,
-    /// Changed when a generation has become live.
-    pub(crate) flips: watch::Receiver<u64>,
+    /// What may be written outside the live tree is among them.
+    pub(crate) settings: watch::Receiver<AgentConfig>,
+    /// Changed when a generation has become live, or what it installs was installed.
+    pub(crate) turned: watch::Receiver<Turned>,
     pub(crate) status: watch::Sender<DriftStatus>,
     pub(crate) events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
 }
@@ -90,6 +92,9 @@ struct Turns {
     /// Why not all of the tree is watched.
     limit: Option<Limit>,
     root: Option<(PathBuf, Moment)>,
+    /// What is installed outside the tree, if that is known.
+    placed: Option<Placed>,
+    turned: Turned,
     home_gone: bool,
     trouble: Option<String>,
     begun: Instant,
@@ -112,8 +117,8 @@ impl Keeper {
         let watches = Watches::open(&self.home);
         let limit = watches.as_ref().err().copied();
         let drift = Drift::new(self.mode, Duration::ZERO, self.jitter());
-        let (root, home_gone, trouble) = (None, false, None);
-        let mut turns = Turns { drift, watches, limit, root, home_gone, trouble, begun };
+        let (root, placed, turned, home_gone, trouble) = (None, None, Turned::default(), false, None);
+        let mut turns = Turns { drift, watches, limit, root, placed, turned, home_gone, trouble, begun };
         loop {
             let now = turns.now();
             let wakes = turns.drift.wakes(now).filter(|_| turns.root.is_some());
@@ -131,10 +136,10 @@ impl Keeper {
             };
             tokio::select! {
                 biased;
-                changed = self.flips.changed() => match changed {
-                    Ok(()) => self.turn(&mut turns).await,
-                    Err(_) => return,
-                },
+                changed = self.turned.changed() => {
+                    if changed.is_err() { return }
+                    self.take_turns(&mut turns).await;
+                }
                 _ = readable => {}
                 () = wait => {}
             }
@@ -143,7 +148,7 @@ impl Keeper {
                 self.work(&mut turns, work).await;
                 self.hear(&mut turns);
                 // A flip makes void what is known; it is taken note of first.
-                if self.flips.has_changed().unwrap_or(true) {
+                if self.turned.has_changed().unwrap_or(true) {
                     break;
                 }
             }
@@ -155,8 +160,41 @@ impl Keeper {
         self.replica.machine().random()
     }
 
+    /// Another tree is live, or something else is installed, or both.
+    async fn take_turns(&mut self, turns: &mut Turns) {
+        let before = std::mem::replace(&mut turns.turned, *self.turned.borrow_and_update());
+        if turns.turned.tree != before.tree {
+            self.turn(turns).await;
+        }
+        if turns.turned.installed != before.installed {
+            self.turn_places(turns).await;
+        }
+    }
+
+    /// Something else is installed: it is watched from now on. What was done to it before is found by comparing.
+    async fn turn_places(&self, turns: &mut Turns) {
+        turns.placed = self.blocking(|activation| Ok(activation.placed())).await.ok().flatten();
+        // What the installing itself made is told by now.
+        self.hear(turns);
+        turns.drift.reinstalled();
+        turns.trouble = None;
+        if let Some(limit) = watch_places(turns).err() {
+            self.limited(turns, Some(limit));
+        }
+        let Some(placed) = turns.placed.clone() else { return };
+        let differing = self.replica.machine().blocking(move || placed.differing()).await;
+        match differing.unwrap_or(Err(AgentError::Stopped)) {
+            Ok(differing) => {
+                let now = turns.now();
+                differing.into_iter().for_each(|spot| turns.drift.touched(spot, now));
+            }
+            Err(error) => turns.trouble = Some(format!("drift: {error}")),
+        }
+    }
+
     /// Another tree is live: it is watched from now on.
     async fn turn(&self, turns: &mut Turns) {
+        turns.trouble = None;
         let root = self.blocking(|activation| Ok(activation.live_tree())).await;
         turns.root = root.ok().flatten();
         turns.drift.flipped(turns.now(), self.jitter());
@@ -174,12 +212,13 @@ impl Keeper {
             Ok(watches) => watches.turn_to(root, since, &self.ignored),
             Err(limit) => Err(*limit),
         };
-        // Touched between the flip and now.
+        // Touched between the flip and now; or before, as files may be marked with a time a little ahead.
         for path in covered.as_deref().unwrap_or_default() {
-            turns.drift.touched(Spot::path(path), now);
+            turns.drift.suspected(Spot::path(path), now);
         }
-        turns.drift.touched(Spot::Current, now);
-        self.limited(turns, covered.err());
+        turns.drift.suspected(Spot::Current, now);
+        let limit = covered.err().or(watch_places(turns).err());
+        self.limited(turns, limit);
     }
 
     /// Takes note of whether all of the tree is watched.
@@ -200,6 +239,11 @@ impl Keeper {
         let Ok(watches) = &mut turns.watches else { return };
         let mut seen = Seen::default();
         while watches.read(&mut seen) && seen.spots.len() < MAX_DRIFT_SPOTS {}
+        if seen.led_away
+            && let Err(limit) = watches.cover_places()
+        {
+            self.limited(turns, Some(limit));
+        }
         let now = turns.now();
         if seen.overflowed {
             tracing::warn!(
@@ -239,7 +283,8 @@ impl Keeper {
     async fn look(&self, turns: &mut Turns, spots: Vec<Spot>, repair: bool) -> Result<(), AgentError> {
         let begun = Instant::now();
         let places = spots.clone();
-        let looked = self.blocking(move |activation| activation.look(&places, repair)).await?;
+        let allow = repair.then(|| self.settings.borrow().allow.clone());
+        let mut looked = self.blocking(move |activation| activation.look(&places, allow.as_ref())).await?;
         let now = turns.now();
         let found: Vec<Spot> = looked.spots().collect();
         let news = found.iter().any(|spot| turns.drift.is_news(spot));
@@ -250,6 +295,7 @@ impl Keeper {
         } else {
             turns.drift.differ(&spots, found.iter().cloned());
         }
+        turns.drift.refuse(&spots, std::mem::take(&mut looked.refused), now, self.jitter());
         if !looked.is_whole() && (looked.repaired || news) {
             self.announce(&looked, begun.elapsed());
         }
@@ -313,16 +359,18 @@ impl Keeper {
         let comparable = self.blocking(Activation::comparable).await?;
         let Some(comparable) = comparable else { return Ok(()) };
         let machine = self.replica.machine().clone();
-        let checked = machine.blocking(move || comparable.check()).await;
-        let checked = checked.map_err(|_| AgentError::Stopped)??;
+        let checked =
+            machine.blocking(move || Ok((comparable.check()?, comparable.differing_places()?))).await;
+        let (checked, places) = checked.unwrap_or(Err(AgentError::Stopped))?;
         let now = turns.now();
         self.status.send_modify(|status| status.checked = self.replica.machine().seconds());
         turns.drift.touched(Spot::Current, now);
         if checked.found > checked.differences.len() as u64 {
             turns.drift.touched(Spot::path(""), now);
         }
-        for one in &checked.differences {
-            turns.drift.touched(Spot::path(&one.path.to_string_lossy()), now);
+        let paths = checked.differences.iter().map(|one| Spot::path(&one.path.to_string_lossy()));
+        for spot in paths.chain(places) {
+            turns.drift.touched(spot, now);
         }
         if turns.limit.is_some() {
             self.watch(turns);
@@ -360,4 +408,10 @@ impl Keeper {
             *status != before
         });
     }
+}
+
+/// Watches what leads to the places where something is installed.
+fn watch_places(turns: &mut Turns) -> Result<(), Limit> {
+    let Ok(watches) = &mut turns.watches else { return Ok(()) };
+    watches.turn_to_places(turns.placed.iter().flat_map(Placed::places))
 }

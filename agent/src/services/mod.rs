@@ -12,6 +12,6 @@ mod runner;
 pub use allow::{Allow, Wanted};
 pub use error::ServiceError;
 pub(crate) use hook::Trees;
-pub use install::{Installed, Installer};
+pub use install::{Compared, Installed, Installer};
 pub use runner::HookRun;
 pub(crate) use runner::{AFTER, BACK, BEFORE, Runner, VALIDATE};
