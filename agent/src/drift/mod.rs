@@ -188,7 +188,10 @@ impl Keeper {
                 let now = turns.now();
                 differing.into_iter().for_each(|spot| turns.drift.touched(spot, now));
             }
-            Err(error) => turns.trouble = Some(format!("drift: {error}")),
+            Err(error) => {
+                turns.trouble = Some(format!("drift: {error}"));
+                turns.drift.failed(turns.now(), self.jitter());
+            }
         }
     }
 
@@ -239,7 +242,7 @@ impl Keeper {
         let Ok(watches) = &mut turns.watches else { return };
         let mut seen = Seen::default();
         while watches.read(&mut seen) && seen.spots.len() < MAX_DRIFT_SPOTS {}
-        if seen.led_away
+        if (seen.led_away || seen.overflowed)
             && let Err(limit) = watches.cover_places()
         {
             self.limited(turns, Some(limit));
