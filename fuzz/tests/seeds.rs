@@ -10,7 +10,7 @@ mod views;
 
 use ed25519_dalek::{Signer, SigningKey};
 use rootcast::acceptance::{Accepted, Floors};
-use rootcast::activation::{Cause, Event, Generation, History, Journal, Orders};
+use rootcast::activation::{Cause, Event, Failure, Generation, History, Journal, Orders, State};
 use rootcast::codec;
 use rootcast::compact::Before;
 use rootcast::cose::PublicKey;
@@ -196,6 +196,8 @@ fn journals(seeds: &mut Seeds) {
     let journal = Journal::default().begin(None, new.clone(), touched);
     let mut history = History::default();
     history.made_live(&new);
+    let reason = "not permitted".into();
+    history.failed(Failure { release, state: State::Idle, since: 9, reason });
     seeds.message("journal", "none", &Journal::default());
     seeds.message("journal", "under-way", &journal);
     seeds.message("journal", "rolled-back", &journal.next(Event::Done).next(Event::Failed(cause)));
