@@ -6,9 +6,8 @@ mod watches;
 pub use watches::Limit;
 
 use crate::activate::{Activation, Looked, Placed, Turned};
-use crate::run::AgentEvent;
 use crate::slots::{CurrentRepaired, Fault, Moment, Patterns};
-use crate::{AgentConfig, AgentError};
+use crate::{AgentConfig, AgentError, AgentEvent};
 use rootcast::drift::{Drift, Mode, Spot, Work};
 use rootcast::limits::{MAX_DRIFT_NAMED, MAX_DRIFT_SPOTS};
 use rootcast_replica::Replica;
