@@ -1,15 +1,16 @@
 //! What services of the live generation have installed outside the slots: compared and put right
 //! (specs/activation.md, A-50 to A-59).
 
-use super::{Activation, Looked, View};
+use super::live::ShownView;
+use super::{Activation, Looked};
 use crate::AgentError;
 use crate::services::{Allow, Installer};
 use rootcast::activation::Generation;
 use rootcast::drift::Spot;
 use rootcast::limits::MAX_INSTALLED;
+use rootcast::path::ConfigPath;
 use rootcast::service::{How, Install, Services};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,10 +88,10 @@ impl Activation {
         }
         let store = self.replica.store().clone();
         let views = active.of.views(&*store, &self.variables)?;
-        let (view, _) = self.view(&active.of, &views, &*store)?;
+        let view = ShownView { views: &views, shown: active };
         let mut places = BTreeMap::new();
         for install in services.iter().flat_map(|service| &service.install) {
-            add_places(&view, install, &mut places);
+            add_places(view.part(install.from.as_str())?.keys(), install, &mut places);
         }
         // Of what is left alone in the tree nobody knows what is right.
         places.retain(|_, from| !self.ignored.covers(Path::new(&**from)));
@@ -142,27 +143,25 @@ impl Activation {
     }
 }
 
-/// Adds where an entry of `install` puts what of this view.
-fn add_places(view: &View, install: &Install, places: &mut BTreeMap<PathBuf, Box<str>>) {
+/// Adds where an entry of `install` puts these, which are what the view has of it.
+fn add_places<'p>(
+    paths: impl Iterator<Item = &'p ConfigPath>,
+    install: &Install,
+    places: &mut BTreeMap<PathBuf, Box<str>>,
+) {
     let (from, to) = (install.from.as_str(), Path::new(install.to.as_str()));
-    let below =
-        view.range::<str, _>((Bound::Included(from), Bound::Unbounded)).map(|(path, _)| path.as_str());
-    for path in below.take_while(|path| path.starts_with(from)) {
-        let rest = match path.strip_prefix(from) {
-            Some("") => "",
-            Some(rest) if rest.starts_with('/') => rest.trim_start_matches('/'),
-            _ => continue,
-        };
+    for path in paths.map(ConfigPath::as_str) {
         if places.len() >= MAX_INSTALLED {
             return;
         }
-        match &install.how {
-            How::Link => {
+        let rest = path.strip_prefix(from).unwrap_or_default().trim_start_matches('/');
+        match (&install.how, rest) {
+            (How::Link, _) => {
                 places.insert(to.to_owned(), from.into());
                 return;
             }
-            How::Copy { .. } if rest.is_empty() => drop(places.insert(to.to_owned(), path.into())),
-            How::Copy { .. } => drop(places.insert(to.join(rest), path.into())),
+            (How::Copy { .. }, "") => drop(places.insert(to.to_owned(), path.into())),
+            (How::Copy { .. }, rest) => drop(places.insert(to.join(rest), path.into())),
         }
     }
 }

@@ -4,11 +4,14 @@ use super::{Activation, Placed, Shown, View};
 use crate::AgentError;
 use crate::services::Allow;
 use crate::slots::{self, Checked, CurrentRepaired, Difference, Fault, Moment, Patterns};
+use crate::slots::{Entries, SlotError};
 use rootcast::drift::{Spot, outermost};
+use rootcast::entry::{Content, Entry};
 use rootcast::limits::{MAX_CHANGED, MAX_REPAIRS_IN_PLACE};
 use rootcast::object::ObjectSource;
+use rootcast::tree::TreeError;
 use rootcast_replica::Replica;
-use rootcast_view::{Variables, WithDerived};
+use rootcast_view::{Variables, Views, WithDerived};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,6 +49,51 @@ impl Looked {
         let current = (self.current.is_some() || self.current_differs).then_some(Spot::Current);
         let paths = self.differences.iter().map(|one| Spot::path(&one.path.to_string_lossy()));
         current.into_iter().chain(paths).chain(self.installed.iter().cloned())
+    }
+}
+
+/// More paths than this are looked up in the whole view: each costs a way down each layer's tree.
+const LOOK_UP_MOST: usize = 64;
+
+/// The view that a slot shows, of which no more is resolved than is asked for: what had to be made for that, and
+/// what was left out, is known already.
+pub(super) struct ShownView<'a> {
+    pub(super) views: &'a Views<'a>,
+    pub(super) shown: &'a Shown,
+}
+
+impl ShownView<'_> {
+    /// What is at a path and beneath it; all where that is empty.
+    ///
+    /// # Errors
+    /// When a layer cannot be read.
+    pub(super) fn part(&self, path: &str) -> Result<View, TreeError> {
+        let mut part = self.views.layers().below(path)?;
+        part.retain(|path, entry| match entry {
+            Entry::Secret { .. } => self.shown.secrets.contains_key(path),
+            Entry::File { content, .. } => {
+                if let Some((id, size)) = self.shown.derived.get(path) {
+                    *content = Content::Blob { id: *id, size: *size };
+                }
+                true
+            }
+            Entry::Symlink { .. } => true,
+        });
+        Ok(part)
+    }
+}
+
+impl slots::View for ShownView<'_> {
+    fn entries(&self) -> Entries<'_> {
+        self.below("")
+    }
+
+    fn below<'a>(&'a self, path: &'a str) -> Entries<'a> {
+        match self.part(path) {
+            Ok(part) => Box::new(part.into_iter().map(Ok)),
+            Err(TreeError::Read(error)) => Box::new(std::iter::once(Err(error.into()))),
+            Err(error) => Box::new(std::iter::once(Err(SlotError::View(Box::new(error))))),
+        }
     }
 }
 
@@ -180,9 +228,11 @@ impl Activation {
         let store = self.replica.store().clone();
         let variables = self.variables.clone();
         let views = active.of.views(&*store, &variables)?;
-        let (view, shown) = self.view(&active.of, &views, &*store)?;
-        let contents = WithDerived::new(&views, &shown.derived);
-        let checked = self.slots.check_paths(&view, &contents, paths)?;
+        let contents = WithDerived::new(&views, &active.derived);
+        let lazy = ShownView { views: &views, shown: active };
+        let whole = if paths.len() > LOOK_UP_MOST { Some(lazy.part("")?) } else { None };
+        let view = whole.as_ref().map_or(&lazy as &dyn slots::View, |whole| whole);
+        let checked = self.slots.check_paths(view, &contents, paths)?;
         if checked.is_whole() {
             return Ok(());
         }
@@ -194,7 +244,7 @@ impl Activation {
         }
         let extra = looked.differences.iter().filter(|one| one.fault == Fault::Extra).count() as u64;
         if looked.found - extra <= MAX_REPAIRS_IN_PLACE && looked.found == looked.differences.len() as u64 {
-            match self.slots.repair(&view, &contents, &looked.differences) {
+            match self.slots.repair(view, &contents, &looked.differences) {
                 Ok(repaired) => {
                     looked.removed = repaired.things;
                     return Ok(());
@@ -203,7 +253,8 @@ impl Activation {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.replace_live(&view, &contents, looked)
+        let whole = whole.map_or_else(|| lazy.part(""), Ok)?;
+        self.replace_live(&whole, &contents, looked)
     }
 
     /// Makes the other slot what the live one should be, and flips to it.
@@ -221,5 +272,81 @@ impl Activation {
         self.slots.activate(staged)?;
         looked.flipped = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Made;
+    use super::*;
+    use crate::slots::View as _;
+    use rootcast::chunking;
+    use rootcast::id::{BlobId, NodeId};
+    use rootcast::object::ObjectMap;
+    use rootcast::path::{BundleName, ConfigPath};
+    use rootcast::pattern::Pattern;
+    use rootcast::tree::{Changes, empty_root, update};
+    use rootcast::view_rules::{MergeRule, ViewRules};
+    use rootcast_view::Resolved;
+    use std::collections::BTreeMap;
+
+    /// A layer of these files; a name that begins with `secret` is a secret.
+    fn layer(objects: &mut ObjectMap, files: impl IntoIterator<Item = (String, String)>) -> NodeId {
+        let mut new = ObjectMap::new();
+        let entries = files.into_iter().map(|(path, content)| {
+            let size = content.len() as u64;
+            let entry = if path.starts_with("secret") {
+                Entry::Secret { id: BlobId::of(content.as_bytes()), size }
+            } else {
+                let content = chunking::store(content.into(), &mut new).unwrap();
+                Entry::File { content, executable: false }
+            };
+            (ConfigPath::new(&path).unwrap(), Some(entry))
+        });
+        let entries: Changes = entries.collect();
+        let (root, _) = update(objects, empty_root(), &entries, &mut new).unwrap();
+        objects.append(&mut new);
+        root
+    }
+
+    #[test]
+    fn a_52_a_part_of_the_view_is_what_the_whole_view_has_there() {
+        let mut objects = ObjectMap::new();
+        let file = |path: &str, content: &str| (path.to_owned(), content.to_owned());
+        let many = (0..2000).map(|number| file(&format!("d{}/f{number}", number % 12), "1"));
+        let few = ["d1-x", "d1.yaml", "m.yaml", "secret/ours", "secret/theirs"];
+        let low = layer(&mut objects, many.chain(few.iter().map(|path| file(path, "a: 1\n"))));
+        let some = (0..2000).step_by(7).map(|number| file(&format!("d{}/f{number}", number % 12), "2"));
+        let high =
+            layer(&mut objects, some.chain([file("m.yaml", "b: 2\n"), file("d1/only/here/deep", "3")]));
+        let merge = MergeRule { files: vec![Pattern::new("*.yaml").unwrap()], keys: BTreeMap::new() };
+        let rules = Arc::new(ViewRules { merges: vec![merge], ..ViewRules::default() });
+        let names = ["low", "high"].map(|name| BundleName::new(name).unwrap()).to_vec();
+        let (of, variables) = (Made { names, roots: vec![low, high], rules }, Variables::default());
+        let (source, made): (&dyn ObjectSource, _) = (&objects, of.clone());
+        let views = made.views(source, &variables).unwrap();
+        let Resolved { entries: mut whole, derived } = views.resolve().unwrap();
+        whole.remove("secret/theirs").unwrap();
+        let secret = match whole.get_key_value("secret/ours").unwrap() {
+            (path, Entry::Secret { id, size }) => (path.clone(), (*id, *size)),
+            other => panic!("{other:?}"),
+        };
+        let secrets = [secret].into_iter().collect();
+        let shown = Shown { of, derived, files: 0, secrets, left_out: 1 };
+        let lazy = ShownView { views: &views, shown: &shown };
+        let parents = whole.keys().flat_map(ConfigPath::parents).map(str::to_owned);
+        let mut paths: Vec<String> =
+            parents.chain(whole.keys().step_by(5).map(ToString::to_string)).collect();
+        paths.extend(
+            ["", "d1", "d", "d1/f", "m", "secret/theirs", "nowhere/at/all", "zzz"].map(str::to_owned),
+        );
+        paths.sort();
+        paths.dedup();
+        for path in &paths {
+            let wanted: View = whole.below(path).collect::<Result<_, _>>().unwrap();
+            let found: View = lazy.below(path).collect::<Result<_, _>>().unwrap();
+            assert_eq!(found, wanted, "{path}");
+        }
+        assert!(paths.len() > 400 && whole.len() > 2000);
     }
 }
