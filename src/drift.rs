@@ -93,7 +93,10 @@ pub enum Work {
         repair: bool,
     },
     /// Compare everything, and say with [`Drift::touched`] what differs.
-    Check,
+    Check {
+        /// Whether something is known to have changed. Otherwise it may take its time, and other work come first.
+        hurry: bool,
+    },
 }
 
 /// What an operator should look at.
@@ -202,6 +205,8 @@ pub struct Drift {
     /// Since when looks are counted, and how many there were.
     looks: (Duration, u32),
     next_check: Duration,
+    /// Whether something changed, and it is not known what.
+    is_blind: bool,
     /// Whether all of the tree is watched.
     watched: bool,
 }
@@ -218,6 +223,7 @@ impl Drift {
             repairs: VecDeque::new(),
             looks: (now, 0),
             next_check: now,
+            is_blind: false,
             watched: true,
         };
         drift.flipped(now, jitter);
@@ -228,6 +234,7 @@ impl Drift {
     /// again and again will be so there too, and is left for as long as before, but is an alarm only once it was.
     pub fn flipped(&mut self, now: Duration, jitter: u32) {
         self.void(|spot| !spot.is_installed());
+        self.is_blind = false;
         self.next_check = now + spread(RECHECK_AFTER_FLIP, jitter);
     }
 
@@ -267,7 +274,7 @@ impl Drift {
     /// It is not known what changed: everything is compared at once.
     pub fn lost_sight(&mut self, now: Duration) {
         self.waiting.retain(|spot| *spot == Spot::Current);
-        self.next_check = now;
+        (self.next_check, self.is_blind) = (now, true);
     }
 
     /// Whether all of the tree is watched. Where it is not, it is compared more often.
@@ -297,7 +304,7 @@ impl Drift {
             self.count_look(now);
             let gap = if self.watched { RECHECK } else { RECHECK_UNWATCHED };
             self.next_check = now + spread(gap, jitter);
-            return Some(Work::Check);
+            return Some(Work::Check { hurry: core::mem::take(&mut self.is_blind) });
         }
         None
     }

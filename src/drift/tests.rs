@@ -98,7 +98,7 @@ fn a_51_where_more_is_touched_than_is_kept_everything_is_compared() {
     for number in 0..=MAX_DRIFT_SPOTS {
         drift.touched(Spot::path(&format!("f{number}")), seconds(1));
     }
-    assert_eq!(drift.work(seconds(1), JITTER), Some(Work::Check));
+    assert_eq!(drift.work(seconds(1), JITTER), Some(Work::Check { hurry: true }));
     assert!(drift.waiting.len() <= MAX_DRIFT_SPOTS && MAX_DIFFERENCES < MAX_DRIFT_SPOTS);
 }
 
@@ -107,13 +107,13 @@ fn a_55_all_is_compared_after_a_flip_then_rarely_and_more_often_where_not_all_is
     let mut drift = repairing();
     assert_eq!(rounded(drift.wakes(Duration::ZERO).unwrap()), RECHECK_AFTER_FLIP.as_secs());
     let now = seconds(61);
-    assert_eq!(drift.work(now, JITTER), Some(Work::Check));
+    assert_eq!(drift.work(now, JITTER), Some(Work::Check { hurry: false }));
     let next = drift.wakes(now).unwrap();
     assert_eq!(rounded(next - now), RECHECK.as_secs());
     drift.watches(false, now, JITTER);
     assert_eq!(rounded(drift.wakes(now).unwrap() - now), RECHECK_UNWATCHED.as_secs());
     let later = now + seconds(61);
-    assert_eq!(drift.work(later, JITTER), Some(Work::Check));
+    assert_eq!(drift.work(later, JITTER), Some(Work::Check { hurry: false }));
     assert_eq!(rounded(drift.wakes(later).unwrap() - later), RECHECK_UNWATCHED.as_secs());
     // Not all hosts at one time.
     let other = Drift::new(Mode::Repair, now, 0).next_check;
@@ -190,7 +190,7 @@ fn a_58_what_cannot_be_put_right_is_an_alarm_and_tried_again() {
     let (spot, now) = (Spot::installed("/etc/a"), seconds(100));
     drift.touched(spot.clone(), now);
     assert_eq!(look(&mut drift, now), std::slice::from_ref(&spot));
-    assert_eq!(drift.work(now, JITTER), Some(Work::Check));
+    assert_eq!(drift.work(now, JITTER), Some(Work::Check { hurry: false }));
     let (one, other) = ((spot.clone(), "x".to_owned()), (Spot::installed("/etc/b"), "y".to_owned()));
     drift.refuse(std::slice::from_ref(&spot), [one, other], now, JITTER);
     assert_eq!(drift.alarm().unwrap().to_string(), "drift: x; and 1 more are not put right");

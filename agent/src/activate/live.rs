@@ -97,6 +97,23 @@ impl slots::View for ShownView<'_> {
     }
 }
 
+/// A view that is read at somebody's pace.
+struct Paced<'a> {
+    view: &'a View,
+    pace: &'a dyn Fn(u64) -> bool,
+}
+
+impl slots::View for Paced<'_> {
+    fn entries(&self) -> Entries<'_> {
+        let ended = || Err(SlotError::View("the comparison was ended".into()));
+        let go_on = |entry: &Entry| (self.pace)(entry.size());
+        Box::new(self.view.entries().map(move |item| match item {
+            Ok((_, entry)) if !go_on(&entry) => ended(),
+            item => item,
+        }))
+    }
+}
+
 /// A tree to be compared, with no hold on the activation.
 pub struct Comparable {
     root: PathBuf,
@@ -118,14 +135,15 @@ impl Comparable {
         self.placed.as_ref().map_or_else(|| Ok(Vec::new()), Placed::differing)
     }
 
-    /// Compares all of the tree. Another generation may become live meanwhile: what is found is to be looked at again.
+    /// Compares all of the tree. Before each file `pace` is told how many bytes it has, and says whether to go on. Another generation may become live meanwhile: what is found is to be looked at again.
     ///
     /// # Errors
     /// As [`slots::Slots::check_active`].
-    pub fn check(&self) -> Result<Checked, AgentError> {
+    pub fn check(&self, pace: &dyn Fn(u64) -> bool) -> Result<Checked, AgentError> {
         let views = self.shown.of.views(&**self.replica.store(), &self.variables)?;
         let contents = WithDerived::new(&views, &self.shown.derived);
-        Ok(slots::check_tree(&self.root, &self.view, &contents, self.secrets.as_deref(), &self.ignored)?)
+        let view = Paced { view: &self.view, pace };
+        Ok(slots::check_tree(&self.root, &view, &contents, self.secrets.as_deref(), &self.ignored)?)
     }
 }
 

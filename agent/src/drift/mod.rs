@@ -1,17 +1,20 @@
 //! Keeping the live tree as its release has it: hears of changes, compares, repairs
 //! (specs/activation.md, A-50 to A-59). What to do and when is [`rootcast::drift`].
 
+mod pace;
 mod watches;
 
 pub use watches::Limit;
 
 use crate::activate::{Activation, Looked, Placed, Turned};
-use crate::slots::{CurrentRepaired, Fault, Moment, Patterns};
+use crate::slots::{Checked, CurrentRepaired, Fault, Moment, Patterns};
 use crate::{AgentConfig, AgentError, AgentEvent};
 use rootcast::drift::{Drift, Mode, Spot, Work};
 use rootcast::limits::{MAX_DRIFT_NAMED, MAX_DRIFT_SPOTS};
 use rootcast_replica::Replica;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -84,6 +87,12 @@ pub(crate) struct Keeper {
     pub(crate) events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
 }
 
+/// What a comparison of everything found: in the tree, and outside.
+type Compared = (Checked, Vec<Spot>);
+
+/// One that takes its time. Dropped, it ends.
+type Comparing = Pin<Box<dyn Future<Output = Result<Compared, AgentError>> + Send>>;
+
 /// What is kept between one turn and the next.
 struct Turns {
     drift: Drift,
@@ -94,6 +103,7 @@ struct Turns {
     /// What is installed outside the tree, if that is known.
     placed: Option<Placed>,
     turned: Turned,
+    checking: Option<Comparing>,
     home_gone: bool,
     trouble: Option<String>,
     begun: Instant,
@@ -117,7 +127,8 @@ impl Keeper {
         let limit = watches.as_ref().err().copied();
         let drift = Drift::new(self.mode, Duration::ZERO, self.jitter());
         let (root, placed, turned, home_gone, trouble) = (None, None, Turned::default(), false, None);
-        let mut turns = Turns { drift, watches, limit, root, placed, turned, home_gone, trouble, begun };
+        let mut turns =
+            Turns { drift, watches, limit, root, placed, turned, checking: None, home_gone, trouble, begun };
         loop {
             let now = turns.now();
             let wakes = turns.drift.wakes(now).filter(|_| turns.root.is_some());
@@ -133,6 +144,12 @@ impl Keeper {
                     Err(_) => std::future::pending().await,
                 }
             };
+            let checked = async {
+                match &mut turns.checking {
+                    Some(checking) => checking.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 changed = self.turned.changed() => {
@@ -140,6 +157,11 @@ impl Keeper {
                     self.take_turns(&mut turns).await;
                 }
                 _ = readable => {}
+                found = checked => {
+                    turns.checking = None;
+                    let outcome = found.map(|found| self.checked(&mut turns, found));
+                    self.ended(&mut turns, outcome).await;
+                }
                 () = wait => {}
             }
             self.hear(&mut turns);
@@ -196,7 +218,7 @@ impl Keeper {
 
     /// Another tree is live: it is watched from now on.
     async fn turn(&self, turns: &mut Turns) {
-        turns.trouble = None;
+        (turns.trouble, turns.checking) = (None, None);
         let root = self.blocking(|activation| Ok(activation.live_tree())).await;
         turns.root = root.ok().flatten();
         turns.drift.flipped(turns.now(), self.jitter());
@@ -266,8 +288,13 @@ impl Keeper {
     async fn work(&self, turns: &mut Turns, work: Work) {
         let outcome = match work {
             Work::Look { spots, repair } => self.look(turns, spots, repair).await,
-            Work::Check => self.check(turns).await,
+            Work::Check { hurry } => self.check(turns, hurry).await,
         };
+        self.ended(turns, outcome).await;
+    }
+
+    /// Takes note of how work ended.
+    async fn ended(&self, turns: &mut Turns, outcome: Result<(), AgentError>) {
         turns.trouble = None;
         if let Err(error) = outcome {
             tracing::error!(%error, "the live tree could not be put right");
@@ -357,16 +384,31 @@ impl Keeper {
     }
 
     /// Compares everything, with no hold on the activation; what differs is looked at again.
-    async fn check(&self, turns: &mut Turns) -> Result<(), AgentError> {
+    async fn check(&self, turns: &mut Turns, hurry: bool) -> Result<(), AgentError> {
+        if turns.checking.is_some() && !hurry {
+            return Ok(());
+        }
+        turns.checking = None;
         let comparable = self.blocking(Activation::comparable).await?;
         let Some(comparable) = comparable else { return Ok(()) };
         let machine = self.replica.machine().clone();
-        let checked =
-            machine.blocking(move || Ok((comparable.check()?, comparable.differing_places()?))).await;
-        let (checked, places) = checked.unwrap_or(Err(AgentError::Stopped))?;
+        let compare =
+            move |pace: &dyn Fn(u64) -> bool| Ok((comparable.check(pace)?, comparable.differing_places()?));
+        if hurry {
+            let found = machine.blocking(move || compare(&|_| true)).await;
+            self.checked(turns, found.unwrap_or(Err(AgentError::Stopped))?);
+        } else {
+            let paced = pace::gently(machine, compare);
+            turns.checking = Some(Box::pin(async { paced.await.unwrap_or(Err(AgentError::Stopped)) }));
+        }
+        Ok(())
+    }
+
+    /// Takes in what a comparison of everything found.
+    fn checked(&self, turns: &mut Turns, (checked, places): Compared) {
         let now = turns.now();
         self.status.send_modify(|status| status.checked = self.replica.machine().seconds());
-        turns.drift.touched(Spot::Current, now);
+        turns.drift.suspected(Spot::Current, now);
         if checked.found > checked.differences.len() as u64 {
             turns.drift.touched(Spot::path(""), now);
         }
@@ -377,7 +419,6 @@ impl Keeper {
         if turns.limit.is_some() {
             self.watch(turns);
         }
-        Ok(())
     }
 
     async fn blocking<T: Send + 'static>(
