@@ -202,14 +202,21 @@ fn a_50_report_names_what_differs_and_off_says_nothing() {
 fn a_52_what_hooks_of_an_activation_do_is_not_undone_before_it_ends() {
     let hook = "activate = [{ command = ['echo hook > ETC/deep/copied; touch ETC/waits; while ! test -e ETC/go; do /bin/sleep 0.01; done'], shell = true }]\n";
     let host = Host::new("repair", hook);
-    until("the hook runs", || host.etc("waits").exists());
-    // What is done to the tree is told after what is done to the copy, and put right at any time.
-    fs::write(host.live("other"), "theirs").unwrap();
-    until("the tree", || fs::read_to_string(host.live("other")).unwrap() == "other 1");
-    assert_eq!(fs::read_to_string(host.etc("deep/copied")).unwrap(), "hook\n");
     fs::write(host.etc("go"), "").unwrap();
     host.active(1);
     until("installed", || host.is_right(1));
+    for name in ["go", "waits"] {
+        fs::remove_file(host.etc(name)).unwrap();
+    }
+    host.publish(2, hook);
+    until("the hook runs", || host.etc("waits").exists());
+    // What is done to the tree is told after what is done to the copy, and put right at any time.
+    fs::write(host.live("other"), "theirs").unwrap();
+    until("the tree", || fs::read_to_string(host.live("other")).unwrap() == "other 2");
+    assert_eq!(fs::read_to_string(host.etc("deep/copied")).unwrap(), "hook\n");
+    fs::write(host.etc("go"), "").unwrap();
+    host.active(2);
+    until("installed again", || host.is_right(2));
 }
 
 #[test]
