@@ -28,6 +28,7 @@ pub(super) async fn gently<T: Send + 'static>(
     tokio::pin!(work);
     loop {
         tokio::select! {
+            biased;
             done = &mut work => return done,
             Some(bytes) = read.recv() => {
                 tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / CHECK_RATE as f64)).await;
