@@ -168,3 +168,28 @@ fn s4_8_one_repository_makes_a_single_node_and_a_cluster() {
     assert_eq!(keys("web-1"), ["domain", "web.port"]);
     assert_eq!(keys("db-1"), ["domain", "db.port"]);
 }
+
+#[test]
+fn f_99_what_has_no_effect_is_told_before_and_when_it_is_published() {
+    let (deployment, source) = set_up();
+    let (_origin, address) = deployment.relay("origin", "127.0.0.1:0", &[]);
+    let publisher = deployment.publisher("publisher", &address);
+    let path = source.path.to_str().unwrap();
+    let settings = format!("{SETTINGS}[services.app]\nfiles = ['base/app.toml']\n");
+    source.write("rootcast.toml", &settings);
+    source.commit("second");
+    let warning = "rootcast.toml:11:10: no host of [hosts] has a file under `base/app.toml`, so service `app` never \
+                   runs for one; did you mean `app.toml`?";
+    let told = |lines: &[serde_json::Value], errors: &str| {
+        let warnings = lines.iter().filter_map(|line| line["warnings"].as_array()).flatten();
+        assert_eq!(warnings.collect::<Vec<_>>(), [warning]);
+        assert!(errors.contains(&format!("warning: {warning}\n")), "{errors}");
+    };
+    let (lines, errors) = run(3, &["diff", "--source", path, "--config", &publisher]);
+    told(&lines, &errors);
+    let draft = deployment.path("draft");
+    let (lines, errors) = run(0, &["publish", path, "--config", &publisher, "--unsigned", &draft]);
+    told(&lines, &errors);
+    let (lines, errors) = run(0, &["publish", path, "--config", &publisher]);
+    told(&lines, &errors);
+}

@@ -119,6 +119,22 @@ fn at<T>(
     read(written.get_ref()).map_err(|fault| SettingsError::at(text, written.span().start, fault.to_string()))
 }
 
+impl WrittenServices {
+    /// The patterns of their files, each with the service's name.
+    pub fn patterns(&self) -> impl Iterator<Item = (&str, &Spanned<String>)> {
+        self.0.iter().flat_map(|(name, service)| {
+            service.get_ref().files.get_ref().iter().map(move |files| (name.as_str(), files))
+        })
+    }
+
+    /// What they install of the view, each with the service's name.
+    pub fn installed(&self) -> impl Iterator<Item = (&str, &Spanned<String>)> {
+        self.0.iter().flat_map(|(name, service)| {
+            service.get_ref().install.iter().map(move |install| (name.as_str(), &install.get_ref().from))
+        })
+    }
+}
+
 impl Services {
     /// Judges what the settings say.
     ///
