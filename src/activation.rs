@@ -7,7 +7,7 @@
 use crate::acceptance::Accepted;
 use crate::encode_as_array;
 use crate::id::{BlobId, NodeId, ReleaseHash};
-use crate::limits::{KEPT_GENERATIONS, KEPT_OUTPUT, MAX_REASON, MAX_RESUMES};
+use crate::limits::{KEPT_FAILURES, KEPT_GENERATIONS, KEPT_OUTPUT, MAX_REASON, MAX_RESUMES};
 use crate::path::BundleName;
 use crate::service::ServiceName;
 use crate::status::clip;
@@ -153,8 +153,10 @@ pub struct Journal {
     pub old: Option<Generation>,
     /// What is being made live, or last was.
     pub new: Option<Generation>,
-    /// Services whose hooks run in it; of an activation that ended well none.
+    /// Services whose hooks run in it; of one that is over, those that run again with the next.
     pub touched: BTreeSet<ServiceName>,
+    /// Those of them that activations before left inconsistent.
+    pub owed: BTreeSet<ServiceName>,
     /// Whether the new generation may have been live in it.
     pub switched: bool,
     /// How often the agent was started in the midst of it.
@@ -164,7 +166,7 @@ pub struct Journal {
     /// The last that the hook wrote which failed.
     pub output: String,
 }
-encode_as_array!(Journal { state, run, old, new, touched, switched, resumed, reason, output });
+encode_as_array!(Journal { state, run, old, new, touched, owed, switched, resumed, reason, output });
 
 impl Default for Journal {
     fn default() -> Self {
@@ -174,6 +176,7 @@ impl Default for Journal {
             old: None,
             new: None,
             touched: BTreeSet::new(),
+            owed: BTreeSet::new(),
             switched: false,
             resumed: 0,
             reason: String::new(),
@@ -191,9 +194,10 @@ impl Journal {
         new: Generation,
         mut touched: BTreeSet<ServiceName>,
     ) -> Self {
-        touched.extend(self.touched.iter().cloned());
+        let owed = self.touched.clone();
+        touched.extend(owed.iter().cloned());
         let (state, run) = (State::Staged, self.run.saturating_add(1));
-        Self { state, run, old, new: Some(new), touched, ..Self::default() }
+        Self { state, run, old, new: Some(new), touched, owed, ..Self::default() }
     }
 
     /// What is to be done; `None` where nothing is under way.
@@ -223,8 +227,9 @@ impl Journal {
             // Staging says nothing about the release, and nothing was changed.
             (State::Staged, Event::Failed(_)) => State::Idle,
             (State::Staged | State::Validating, Event::Restarted) => State::Idle,
-            // Nothing was changed.
-            (State::Validating, Event::Failed(_)) => State::RolledBack,
+            // Nothing was changed, and what somebody had to look at is as it was.
+            (State::Validating, Event::Failed(_)) if self.owed.is_empty() => State::RolledBack,
+            (State::Validating, Event::Failed(_)) => State::Inconsistent,
             (State::Draining | State::Activating | State::Checking, Event::Failed(_)) => State::RollingBack,
             (State::RollingBack, Event::Failed(_)) => State::Inconsistent,
             (under_way, Event::Restarted) => self.resume(under_way),
@@ -233,11 +238,17 @@ impl Journal {
         if let Event::Failed(cause) = event {
             self.fail(cause);
         }
+        if state.is_settled() && !self.state.is_settled() {
+            match self.state {
+                // No hook ran that changes anything.
+                State::Staged | State::Validating => self.touched = core::mem::take(&mut self.owed),
+                _ if state == State::Inconsistent => {}
+                _ => self.touched.clear(),
+            }
+            self.owed.clear();
+        }
         self.state = state;
         self.switched |= state == State::Activating;
-        if matches!(state, State::Idle | State::Active | State::RolledBack) {
-            self.touched.clear();
-        }
         self
     }
 
@@ -289,8 +300,24 @@ pub struct History {
     pub live: u64,
     /// Those that are kept, by number.
     pub generations: Vec<Generation>,
+    /// Releases that were not made live, the newest last.
+    pub failures: Vec<Failure>,
 }
-encode_as_array!(History { live, generations });
+encode_as_array!(History { live, generations, failures });
+
+/// A release that a host did not make live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The release.
+    pub release: Accepted,
+    /// How its activation ended; [`State::Idle`] where none was begun.
+    pub state: State,
+    /// When, in seconds since 1970 by the host's clock; of one that was tried again, the first time.
+    pub since: u64,
+    /// Why; at most [`MAX_REASON`] bytes.
+    pub reason: String,
+}
+encode_as_array!(Failure { release, state, since, reason });
 
 impl History {
     /// The generation of a number.
@@ -332,6 +359,21 @@ impl History {
         self.generations.drain(..surplus);
         true
     }
+
+    /// Takes a failure. Whether it is news, and not the same again.
+    pub fn failed(&mut self, failure: Failure) -> bool {
+        let failure = Failure { reason: clip(&failure.reason, MAX_REASON), ..failure };
+        let is_same = |kept: &Failure| {
+            (kept.release, kept.state, &kept.reason) == (failure.release, failure.state, &failure.reason)
+        };
+        if self.failures.iter().any(is_same) {
+            return false;
+        }
+        self.failures.push(failure);
+        let surplus = self.failures.len().saturating_sub(KEPT_FAILURES);
+        self.failures.drain(..surplus);
+        true
+    }
 }
 
 /// What the host's operator has said, which comes before what releases say.
@@ -366,255 +408,4 @@ pub fn target(newest: &ReleaseHash, journal: &Journal, history: &History, orders
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec;
-
-    fn generation(number: u64) -> Generation {
-        let release = Accepted { epoch: 1, number, hash: ReleaseHash::of(&[number as u8]) };
-        let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(&[number as u8]))];
-        Generation { number: 0, release, plan: None, rules: Vec::new(), layers, since: number }
-    }
-
-    /// A host, as far as activation changes it.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    struct Host {
-        current: u64,
-        installed: u64,
-        /// What the program has read.
-        running: u64,
-        drained: bool,
-        journal: Journal,
-    }
-
-    const OLD: u64 = 1;
-    const NEW: u64 = 2;
-
-    fn host() -> Host {
-        let journal = Journal::default();
-        Host { current: OLD, installed: OLD, running: OLD, drained: false, journal }
-    }
-
-    fn begun() -> Journal {
-        let touched = BTreeSet::from([ServiceName::new("a").unwrap()]);
-        Journal::default().begin(Some(generation(OLD)), generation(NEW), touched)
-    }
-
-    /// What is left before the process is killed: each write of the journal and each effect takes one.
-    struct Life(usize);
-
-    impl Life {
-        fn spend(&mut self) -> Option<()> {
-            self.0 = self.0.checked_sub(1)?;
-            Some(())
-        }
-    }
-
-    fn write(host: &mut Host, journal: Journal, life: &mut Life) -> Option<()> {
-        life.spend()?;
-        host.journal = journal;
-        Some(())
-    }
-
-    /// Does a step, effect by effect; `None` where it is killed in it.
-    fn perform(host: &mut Host, step: Step, fails: bool, life: &mut Life) -> Option<()> {
-        match step {
-            Step::Validate => life.spend(),
-            Step::Drain => {
-                life.spend()?;
-                host.drained = true;
-                life.spend()
-            }
-            Step::Switch => {
-                life.spend()?;
-                host.current = NEW;
-                life.spend()?;
-                host.installed = if fails { OLD } else { NEW };
-                life.spend()
-            }
-            Step::Check => {
-                life.spend()?;
-                host.running = host.current;
-                life.spend()?;
-                host.drained = fails;
-                life.spend()
-            }
-            Step::Return => {
-                life.spend()?;
-                host.current = OLD;
-                life.spend()?;
-                host.installed = OLD;
-                life.spend()?;
-                host.running = OLD;
-                life.spend()?;
-                host.drained = fails;
-                life.spend()
-            }
-        }
-    }
-
-    /// Runs until nothing is under way, or it is killed.
-    fn live(host: &mut Host, failing: &[Step], life: &mut Life) -> Option<()> {
-        while !host.journal.state.is_settled() {
-            let event = match host.journal.step() {
-                None => Event::Done,
-                Some(step) => {
-                    let fails = failing.contains(&step);
-                    perform(host, step, fails, life)?;
-                    let cause = Cause { reason: format!("{step:?}"), output: "out".into() };
-                    if fails { Event::Failed(cause) } else { Event::Done }
-                }
-            };
-            let next = host.journal.clone().next(event);
-            write(host, next, life)?;
-        }
-        Some(())
-    }
-
-    /// Every step fails or does not; the agent is killed before and after every write and effect, and once
-    /// more before and after every one of what follows: the end is wholly old or wholly new.
-    #[test]
-    fn a_33_every_crash_ends_in_old_or_new() {
-        let forward = [None, Some(Step::Validate), Some(Step::Drain), Some(Step::Switch), Some(Step::Check)];
-        let (mut ends, mut count) = (BTreeSet::new(), 0);
-        for failing in forward {
-            let failing: Vec<Step> = failing.into_iter().collect();
-            for first in 0..40 {
-                for second in 0..40 {
-                    let mut host = host();
-                    for life in [first, second, usize::MAX] {
-                        let mut life = Life(life);
-                        let begins = if host.journal.run == 0 {
-                            begun()
-                        } else {
-                            host.journal.clone().next(Event::Restarted)
-                        };
-                        if write(&mut host, begins, &mut life)
-                            .and_then(|()| live(&mut host, &failing, &mut life))
-                            .is_some()
-                        {
-                            break;
-                        }
-                    }
-                    let Host { current, installed, running, drained, journal } = host;
-                    let told = match journal.state {
-                        State::Active => NEW,
-                        State::Idle | State::RolledBack => OLD,
-                        other => panic!("{other:?} after {failing:?} {first} {second}"),
-                    };
-                    assert_eq!([current, installed, running], [told; 3], "{failing:?} {first} {second}");
-                    assert!(!drained && journal.touched.is_empty(), "{failing:?} {first} {second}");
-                    assert_eq!(
-                        journal.state == State::Active,
-                        failing.is_empty() && journal.state != State::Idle
-                    );
-                    ends.insert(journal.state);
-                    count += 1;
-                }
-            }
-        }
-        assert_eq!(ends, BTreeSet::from([State::Idle, State::Active, State::RolledBack]));
-        assert_eq!(count, 5 * 40 * 40);
-    }
-
-    #[test]
-    fn a_34_a_rollback_that_fails_is_inconsistent_and_its_services_run_again() {
-        let mut host = host();
-        host.journal = begun();
-        live(&mut host, &[Step::Check, Step::Return], &mut Life(99)).unwrap();
-        let journal = host.journal;
-        assert_eq!(
-            (journal.state, journal.reason.as_str()),
-            (State::Inconsistent, "Check; and then: Return")
-        );
-        assert_eq!(journal.output, "out");
-        let next = journal.begin(Some(generation(OLD)), generation(3), BTreeSet::new());
-        assert_eq!((next.touched.len(), next.run, next.reason.as_str()), (1, 2, ""));
-    }
-
-    #[test]
-    fn a_33_what_ends_the_agent_each_time_is_given_up() {
-        let mut journal = begun().next(Event::Done).next(Event::Done).next(Event::Done);
-        assert_eq!(journal.state, State::Activating);
-        let mut starts = 0;
-        while journal.state == State::Activating {
-            journal = journal.next(Event::Restarted);
-            starts += 1;
-        }
-        assert_eq!((starts, journal.state), (MAX_RESUMES, State::RollingBack));
-        for _ in 0..MAX_RESUMES {
-            journal = journal.next(Event::Restarted);
-        }
-        assert_eq!(journal.state, State::Inconsistent);
-        assert!(
-            journal.reason.contains("the agent ended 3 times while it was activating"),
-            "{}",
-            journal.reason
-        );
-    }
-
-    #[test]
-    fn a_35_a_release_that_failed_waits_for_a_newer_one_or_a_person() {
-        let (two, three) = (generation(2).release.hash, generation(3).release.hash);
-        let mut orders = Orders::default();
-        let history = History::default();
-        let cause = Event::Failed(Cause::default());
-        let failed = begun().next(Event::Done).next(cause);
-        assert_eq!(failed.state, State::RolledBack);
-        assert_eq!(target(&two, &failed, &history, &orders), Target::Quarantined);
-        assert_eq!(target(&three, &failed, &history, &orders), Target::Newest);
-        orders.lifted = failed.run;
-        assert_eq!(target(&two, &failed, &history, &orders), Target::Newest);
-        let again = failed.begin(None, generation(2), BTreeSet::new()).next(Event::Done);
-        let again = again.next(Event::Failed(Cause::default()));
-        assert_eq!(target(&two, &again, &history, &orders), Target::Quarantined, "it was lifted once");
-        let good = begun().next(Event::Done).next(Event::Done).next(Event::Done).next(Event::Done);
-        assert_eq!(target(&two, &good.next(Event::Done), &history, &orders), Target::Newest);
-    }
-
-    #[test]
-    fn a_36_the_newest_generations_are_kept_and_going_back_makes_no_new_one() {
-        let mut history = History::default();
-        let most = KEPT_GENERATIONS as u64;
-        for number in 1..=most + 2 {
-            assert!(history.made_live(&generation(number)));
-        }
-        let kept: Vec<u64> = history.generations.iter().map(|kept| kept.number).collect();
-        assert_eq!(kept, (3..=most + 2).collect::<Vec<_>>());
-        assert!(!history.made_live(&generation(most + 2)), "the same again");
-        let back = history.before_live().unwrap().clone();
-        assert!(history.made_live(&back));
-        assert_eq!((history.live, history.generations.len() as u64), (most + 1, most));
-        assert_eq!(history.before_live().unwrap().number, most);
-        let same = Generation { release: generation(99).release, ..generation(most + 1) };
-        assert!(history.made_live(&same), "another release that shows the same");
-        assert_eq!((history.live, history.live().unwrap().release.number), (most + 1, 99));
-    }
-
-    #[test]
-    fn a_37_what_the_operator_holds_comes_first() {
-        let mut history = History::default();
-        history.made_live(&generation(1));
-        history.made_live(&generation(2));
-        let orders = Orders { hold: Some(1), lifted: 0 };
-        let newest = generation(2).release.hash;
-        assert_eq!(target(&newest, &Journal::default(), &history, &orders), Target::Held(1));
-        let failed = Journal::default().begin(None, generation(1), BTreeSet::new());
-        let failed = failed.next(Event::Done).next(Event::Failed(Cause::default()));
-        assert_eq!(
-            target(&newest, &failed, &history, &orders),
-            Target::Quarantined,
-            "it does not work either"
-        );
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded_and_read_again() {
-        let long = "ü".repeat(KEPT_OUTPUT);
-        let cause = Cause { reason: long.clone(), output: long };
-        let journal = begun().next(Event::Done).next(Event::Failed(cause));
-        assert!(journal.reason.len() <= MAX_REASON && journal.output.len() <= KEPT_OUTPUT);
-        let bytes = codec::encode(&journal);
-        assert_eq!(codec::decode::<Journal>(&bytes, crate::limits::MAX_JOURNAL).unwrap(), journal);
-    }
-}
+mod tests;

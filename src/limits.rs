@@ -588,11 +588,12 @@ const _: () = {
     );
     assert!(MAX_DOCUMENT_VALUES as u64 <= MAX_DERIVED);
     assert!(MAX_INSTALLED * 2 * (MAX_PATH + 3) / 2 < MAX_INSTALLED_FILE as usize);
-    // Names of services and hashes of layers, in all generations and the journal.
+    // Names of services and hashes of layers, in all generations and the journal, and what failed.
     assert!(
         (KEPT_GENERATIONS + 2) * (MAX_LAYERS + 4) * (40 + MAX_NAME)
-            + MAX_SERVICES * (MAX_LABEL + 2)
+            + 2 * MAX_SERVICES * (MAX_LABEL + 2)
             + 2 * KEPT_OUTPUT
+            + KEPT_FAILURES * (MAX_REASON + 80)
             <= MAX_JOURNAL as usize
     );
     assert!(RETAINED_RELEASES >= 3, "the standby slot is two releases behind");

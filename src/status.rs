@@ -53,7 +53,7 @@ pub struct Condition {
     pub state: HostState,
     /// Since when release and state are so, in seconds since 1970 by its own clock.
     pub since: u64,
-    /// Why it failed; empty where it did not. At most [`MAX_REASON`] bytes.
+    /// Why it failed, what it is at, or what holds it back; mostly empty. At most [`MAX_REASON`] bytes.
     pub reason: String,
     /// Files it serves or runs.
     pub files: u64,

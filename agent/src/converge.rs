@@ -4,14 +4,17 @@
 use crate::activate::{Activation, Live};
 use crate::books::Books;
 use crate::change::Change;
-use crate::services::{AFTER, BACK, BEFORE, HookRun, Installer, Runner, Trees, VALIDATE};
+use crate::services::{AFTER, BACK, BEFORE, HookRun, Installer, Newer, Runner, Trees, VALIDATE};
 use crate::{AgentConfig, AgentError, AgentEvent};
-use rootcast::activation::{Cause, Event, Generation, Journal, State, Step, Target, target};
+use rootcast::acceptance::Accepted;
+use rootcast::activation::{Cause, Event, Failure, Generation, Journal, State, Step, Target, target};
 use rootcast::service::{Phase, ServiceName, Services};
+use rootcast::status::{Condition, HostState, reason};
 use rootcast_replica::Replica;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 
 /// Why the newest release is not live.
@@ -47,6 +50,14 @@ pub(crate) struct Converging {
     settings: watch::Receiver<AgentConfig>,
     events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
     books: Books,
+    /// Rung when the operator has given orders.
+    bell: Option<UnixDatagram>,
+    /// Whether it was rung in the midst of an activation.
+    is_rung: bool,
+    /// What is said of this host to its relay.
+    report: watch::Sender<Condition>,
+    /// Epoch and number of the newest release when an activation began.
+    newest: (u64, u64),
     /// Whether this process has yet to look at what it found.
     is_found: bool,
     /// What the last flip made live.
@@ -59,11 +70,70 @@ impl Converging {
         replica: Arc<Replica>,
         settings: watch::Receiver<AgentConfig>,
         events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
+        report: watch::Sender<Condition>,
         books: Books,
     ) -> Self {
-        let converging = Self { activation, replica, settings, events, books, is_found: true, live: None };
+        let bell = books.bell();
+        if let Err(error) = &bell {
+            tracing::warn!(%error, "orders are looked at when a release comes, and at the start, only");
+        }
+        let (bell, is_rung, newest, live) = (bell.ok(), false, (0, 0), None);
+        let is_found = true;
+        let converging = Self {
+            activation,
+            replica,
+            settings,
+            events,
+            books,
+            bell,
+            is_rung,
+            report,
+            newest,
+            is_found,
+            live,
+        };
         converging.pin();
         converging
+    }
+
+    /// Completes when the operator has given orders that were not looked at yet.
+    pub(crate) async fn rung(&mut self) {
+        if !std::mem::take(&mut self.is_rung) {
+            self.ring().await;
+        }
+    }
+
+    async fn ring(&self) {
+        match &self.bell {
+            // Whatever it says, and also where it cannot be heard: to look costs little.
+            Some(bell) => drop(bell.recv(&mut [0; 1]).await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Completes when the operator wants another generation than the one that is being made live.
+    async fn ordered(&mut self, instead_of: u64) -> Cause {
+        loop {
+            if let Some(number) = self.books.orders.hold.filter(|number| *number != instead_of) {
+                let reason = format!("meanwhile the operator ordered generation {number}");
+                return Cause { reason, output: String::new() };
+            }
+            self.ring().await;
+            self.is_rung = true;
+            if let Err(error) = self.books.reread_orders() {
+                tracing::error!(%error, "orders cannot be read; those before stand");
+            }
+        }
+    }
+
+    /// Remembers why a release was not made live; whether that is news.
+    pub(crate) async fn remember_failure(&mut self, release: Accepted, state: State, why: &str) -> bool {
+        let since = self.replica.machine().seconds();
+        let is_news = self.books.history.failed(Failure { release, state, since, reason: why.to_owned() });
+        if is_news && let Err(error) = self.write(Books::write_history).await {
+            tracing::warn!(%error, "that will not be in the history");
+        }
+        is_news
     }
 
     /// What is live and good.
@@ -77,6 +147,7 @@ impl Converging {
     /// What could not be tried, or not be written down; it can be tried again.
     pub(crate) async fn towards(&mut self, newest: Generation) -> Result<Outcome, AgentError> {
         self.books.reread_orders()?;
+        self.newest = newest.release.rank();
         if !self.books.journal.state.is_settled() {
             if self.is_found {
                 let found = std::mem::take(&mut self.books.journal);
@@ -178,6 +249,13 @@ impl Converging {
             let event = if has_work(step, &change) {
                 self.write(Books::write_journal).await?;
                 tracing::info!(state = state.as_str(), release = new.release.number, "activation");
+                self.report.send_if_modified(|said| {
+                    let is_said = said.state == HostState::Updating;
+                    if is_said {
+                        said.reason = reason(&format!("release {}: {}", new.release.number, state.as_str()));
+                    }
+                    is_said
+                });
                 (self.events)(AgentEvent::Activation { release: new.release.number, state });
                 match self.perform(step, old.as_ref(), &new, &change).await {
                     Ok(()) => Event::Done,
@@ -197,8 +275,13 @@ impl Converging {
             let journal = std::mem::take(&mut self.books.journal);
             self.books.journal = journal.next(event);
         }
-        if self.books.journal.state == State::Active {
-            self.remember(&new).await?;
+        let Journal { state, reason, .. } = self.books.journal.clone();
+        match state {
+            State::Active => self.remember(&new).await?,
+            State::RolledBack | State::Inconsistent => {
+                self.remember_failure(new.release, state, &reason).await;
+            }
+            _ => {}
         }
         self.write(Books::write_journal).await?;
         (self.events)(AgentEvent::Activation {
@@ -216,30 +299,37 @@ impl Converging {
         new: &Generation,
         change: &Change,
     ) -> Result<(), Cause> {
+        let Change { services, touched, .. } = change;
+        let phases = match step {
+            Step::Validate => VALIDATE,
+            Step::Drain => BEFORE,
+            Step::Check => AFTER,
+            Step::Switch => return self.switch(new, services).await,
+            Step::Return => return self.go_back(old, change).await,
+        };
+        let newer = Newer::new(&self.replica, self.newest);
+        let runner = self.runner(new).await?.hurried(newer);
+        runner.stage(services, touched, phases, self.ordered(new.number)).await
+    }
+
+    /// The flip back, what is installed, and the hooks of what is live then. Nothing cuts it short.
+    async fn go_back(&mut self, old: Option<&Generation>, change: &Change) -> Result<(), Cause> {
         let Change { services, before, touched, .. } = change;
-        match step {
-            Step::Validate => self.runner(new).await?.stage(services, touched, VALIDATE).await,
-            Step::Drain => self.runner(new).await?.stage(services, touched, BEFORE).await,
-            Step::Switch => self.switch(new, services).await,
-            Step::Check => self.runner(new).await?.stage(services, touched, AFTER).await,
-            Step::Return => {
-                let Some(old) = old else {
-                    let reason = "there is no generation to go back to, so its files stay".to_owned();
-                    return Err(Cause { reason, output: String::new() });
-                };
-                let switched = self.books.journal.switched;
-                if switched {
-                    self.switch(old, before).await?;
-                }
-                let runner = self.runner(old).await?;
-                let is_known = |name: &&ServiceName| before.get(name).is_some();
-                let (known, unknown): (BTreeSet<_>, BTreeSet<_>) = touched.iter().partition(is_known);
-                let names = |names: BTreeSet<&ServiceName>| names.into_iter().cloned().collect();
-                // What was not live yet has nothing to take up again, but may have been drained.
-                runner.stage(services, &names(unknown), UNDRAIN).await?;
-                runner.stage(before, &names(known), if switched { BACK } else { UNDRAIN }).await
-            }
+        let Some(old) = old else {
+            let reason = "there is no generation to go back to, so its files stay".to_owned();
+            return Err(Cause { reason, output: String::new() });
+        };
+        let switched = self.books.journal.switched;
+        if switched {
+            self.switch(old, before).await?;
         }
+        let runner = self.runner(old).await?;
+        let is_known = |name: &&ServiceName| before.get(name).is_some();
+        let (known, unknown): (BTreeSet<_>, BTreeSet<_>) = touched.iter().partition(is_known);
+        let names = |names: BTreeSet<&ServiceName>| names.into_iter().cloned().collect();
+        // What was not live yet has nothing to take up again, but may have been drained.
+        runner.stage(services, &names(unknown), UNDRAIN, never()).await?;
+        runner.stage(before, &names(known), if switched { BACK } else { UNDRAIN }, never()).await
     }
 
     /// The flip, and what is installed.
@@ -316,6 +406,10 @@ impl Converging {
 }
 
 const UNDRAIN: &[Phase] = &[Phase::Undrain];
+
+fn never() -> std::future::Pending<Cause> {
+    std::future::pending()
+}
 
 fn has_work(step: Step, change: &Change) -> bool {
     match step {

@@ -8,12 +8,14 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // this crate does I/O
 
 mod activate;
+mod activating;
 pub mod books;
 mod change;
 mod config;
 mod converge;
 pub mod drift;
 mod error;
+mod event;
 mod key;
 pub mod local;
 mod operations;
@@ -29,7 +31,8 @@ pub use activate::Activation;
 pub use change::{Change, change_of};
 pub use config::AgentConfig;
 pub use error::AgentError;
+pub use event::AgentEvent;
 pub use key::{DECRYPTION_KEY_FILE, KeyError, RECIPIENT_FILE, load_decryption_key, make_decryption_key};
 pub use required::Required;
-pub use run::{AgentEvent, run, run_on};
+pub use run::{run, run_on};
 pub use start::{Once, collect, once, start};

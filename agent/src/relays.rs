@@ -1,8 +1,8 @@
 //! The relays above a host: which are followed, and who hears of it.
 
 use crate::AgentConfig;
+use crate::AgentEvent;
 use crate::local::Relay;
-use crate::run::AgentEvent;
 use rootcast::limits::REPORT_GAP;
 use rootcast::protocol::Interest;
 use rootcast::status::{Condition, reason};

@@ -294,7 +294,8 @@ fn a_37_an_operator_goes_back_holds_and_releases() {
     }
     let shown = |count: usize| {
         let lines = verb(&host, 0, &["history"]);
-        assert_eq!(lines.len(), count + 1, "{lines:?}");
+        let kept = lines.iter().filter(|line| line["generation"].is_u64()).count();
+        assert_eq!(kept, count, "{lines:?}");
         let live: Vec<u64> = lines
             .iter()
             .filter(|line| line["live"] == true)
@@ -340,6 +341,76 @@ fn a_37_an_operator_goes_back_holds_and_releases() {
     let agent = host.agent(ALLOW_HUP);
     verb(&host, 0, &["rollback", "2"]);
     active(&agent, 2);
+}
+
+/// A service with a file that a program checks in its own time.
+const SLOW: &str = "
+[services.slow]
+files = ['slow']
+check = [{ command = ['RUN/check', '{current}/slow'], timeout = 600, retries = 1000, interval = 60 }]
+";
+
+/// A host whose first release is live, with the program that checks.
+fn slow() -> (Host, Daemon) {
+    let host = Host::new();
+    fs::write(host.run("check"), "#!/bin/sh\nread what < $1\n$what\n").unwrap();
+    fs::set_permissions(host.run("check"), fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = host.agent("commands = ['RUN/check']\n");
+    host.publish(SLOW, &[("slow", "true\n")]);
+    assert_eq!(active(&agent, 1), ["slow check good"]);
+    (host, agent)
+}
+
+/// Waits until the check of a release runs, and gives what the status says.
+fn checking(host: &Host, release: u64) {
+    let said = format!("release {release}: checking");
+    until(said, || {
+        let lines = verb(host, 0, &["history"]);
+        lines.last().unwrap()["now"]["reason"].as_str().unwrap_or_default().to_owned()
+    });
+}
+
+#[test]
+fn a_33_an_order_cuts_a_check_short() {
+    let (host, agent) = slow();
+    host.publish(SLOW, &[("slow", "sleep 1000\n")]);
+    checking(&host, 2);
+    assert_eq!(host.live("slow"), "sleep 1000\n");
+    // Without a number: what is being replaced.
+    verb(&host, 0, &["rollback"]);
+    assert_eq!(host.live("slow"), "true\n");
+    let (hooks, event) = rolled_back(&agent, 2);
+    assert_eq!(hooks, ["slow check good"], "that of release 1, again");
+    assert_eq!(event["live"], 1);
+    let reason = "release 2 was rolled back: meanwhile the operator ordered generation 1";
+    assert_eq!(event["reason"], reason);
+    let failed = verb(&host, 0, &["history"]).into_iter().find(|line| line["failed"] == 2).unwrap();
+    assert_eq!(failed["state"], "rolled back");
+    // Whoever follows again tries it again; and holding what is good cuts it short as well.
+    verb(&host, 0, &["release"]);
+    checking(&host, 2);
+    verb(&host, 0, &["hold"]);
+    assert_eq!(rolled_back(&agent, 2).1["live"], 1);
+    until(true, || {
+        !Command::new("pgrep")
+            .args(["-f", &format!("{}.*slow", host.scene.path("run"))])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    });
+}
+
+#[test]
+fn f_96_a_check_that_fails_does_not_keep_a_newer_release_waiting() {
+    let (host, agent) = slow();
+    host.publish(SLOW, &[("slow", "false\n")]);
+    checking(&host, 2);
+    host.publish(SLOW, &[("slow", "echo\n")]);
+    let (_, event) = rolled_back(&agent, 2);
+    let said = event["reason"].as_str().unwrap();
+    assert!(said.contains("ended with code 1; it is not tried again, as a newer release waits"), "{said}");
+    assert_eq!(active(&agent, 3), ["slow check good"]);
 }
 
 #[test]

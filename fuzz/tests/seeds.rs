@@ -5,12 +5,13 @@
 #![allow(clippy::disallowed_methods, reason = "this test reads and writes the committed corpus")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
+#[path = "seeds/activation.rs"]
+mod activation;
 #[path = "seeds/views.rs"]
 mod views;
 
 use ed25519_dalek::{Signer, SigningKey};
 use rootcast::acceptance::{Accepted, Floors};
-use rootcast::activation::{Cause, Event, Generation, History, Journal, Orders};
 use rootcast::codec;
 use rootcast::compact::Before;
 use rootcast::cose::PublicKey;
@@ -19,7 +20,7 @@ use rootcast::denials::{Denials, Denied};
 use rootcast::draft::{ReleaseDraft, TrustProposal};
 use rootcast::entry::ChunkList;
 use rootcast::http::{After, Bearer, EditBody, LeafAnswer, NewsAnswer, Resource, Target, Token, Url};
-use rootcast::id::{BlobId, NodeId, ObjectId, ReleaseHash};
+use rootcast::id::{NodeId, ObjectId};
 use rootcast::join::{JoinAnswer, JoinString, PublicDocuments, Request, TokenSecret};
 use rootcast::layers::LayerPattern;
 use rootcast::member::Role;
@@ -29,7 +30,6 @@ use rootcast::protocol::*;
 use rootcast::release::BundleLeaf;
 use rootcast::resumption::{Beginnings, Begun};
 use rootcast::selector::Selector;
-use rootcast::service::ServiceName;
 use rootcast::status::{
     self, Below, ChannelStatus, Count, HostRow, HostState, HostsAnswer, HostsQuery, Move, Question, RelayRow,
     Remembered, Report, Serving, StatusAnswer,
@@ -38,7 +38,6 @@ use rootcast::topology::{Address, Alternate, Alternates, Child, Condition, KeptP
 use rootcast::trust::Trust;
 use rootcast::verify::{ReleaseRecord, VerifiedBundles};
 use rootcast_age::DecryptionKey;
-use rootcast_bundler::config::Rootcast;
 use rootcast_fuzz::golden::{GOLDEN, channel, directory, index, record, vector};
 use rootcast_fuzz::objects::secret_key;
 use serde::Serialize;
@@ -183,55 +182,6 @@ fn objects(seeds: &mut Seeds) {
     seeds.add("plan", "one", one.encode());
     seeds.add("plan", "many", many.encode());
     views::add(seeds);
-}
-
-/// What a host keeps of an activation that was rolled back.
-fn journals(seeds: &mut Seeds) {
-    let release = Accepted { epoch: 1, number: 2, hash: ReleaseHash::from_bytes([7; 32]) };
-    let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(b"base"))];
-    let (plan, rules) = (Some(NodeId::of(b"plan")), vec![BlobId::of(b"services")]);
-    let new = Generation { number: 0, release, plan, rules, layers, since: 7 };
-    let touched = BTreeSet::from([ServiceName::new("nginx").unwrap()]);
-    let cause = Cause { reason: "check of nginx failed".into(), output: "bad".into() };
-    let journal = Journal::default().begin(None, new.clone(), touched);
-    let mut history = History::default();
-    history.made_live(&new);
-    seeds.message("journal", "none", &Journal::default());
-    seeds.message("journal", "under-way", &journal);
-    seeds.message("journal", "rolled-back", &journal.next(Event::Done).next(Event::Failed(cause)));
-    seeds.add("journal", "truncated", [0x88, 0x00]);
-    seeds.message("history", "one", &history);
-    seeds.message("history", "none", &History::default());
-    seeds.message("installed", "two", &["/etc/a", "/etc/b/c"]);
-    seeds.message("installed", "relative", &["etc/a"]);
-    seeds.message("orders", "hold", &Orders { hold: Some(7), lifted: 2 });
-    seeds.message("orders", "none", &Orders::default());
-}
-
-/// Services of every kind of hook, and one alone.
-fn services(seeds: &mut Seeds) {
-    let parse = |text: &str| Rootcast::parse(text).unwrap().services.encode();
-    let text = r#"
-        [services.nginx]
-        files = ["nginx/**"]
-        after = ["resolver"]
-        install = [
-          { from = "nginx", to = "/etc/nginx" },
-          { from = "tls", to = "/etc/tls", how = "copy", owner = "web", group = "web", mode = "0640" },
-        ]
-        validate = [{ command = ["/usr/sbin/nginx", "-t", "-p", "{staged}/nginx"], timeout = 10 }]
-        activate = [{ signal = "HUP", pid_file = "/run/nginx.pid" }]
-        check = [{ http = "http://127.0.0.1/", status = 204, retries = 5, interval = 0.25, stable = 3 }]
-        test = [{ tcp = "127.0.0.1:80" }]
-        [services.resolver]
-        files = ["resolver.conf"]
-        activate = [{ unit = "unbound.service", action = "reload" }]
-        post = [{ command = ["true"], shell = true, user = "nobody", environment = { A = "1" }, output = 7 }]
-    "#;
-    seeds.add("services", "many", parse(text));
-    seeds.add("services", "one", parse("[services.a]\nfiles = ['a']"));
-    seeds.add("services", "not-canonical", [0x98, 0x00]);
-    seeds.add("settings", "services", text);
 }
 
 fn http(seeds: &mut Seeds, accepted: Accepted) {
@@ -608,8 +558,8 @@ fn seeds_are_those_of_the_golden_vectors() {
     drafts(&mut seeds);
     secrets(&mut seeds);
     objects(&mut seeds);
-    services(&mut seeds);
-    journals(&mut seeds);
+    activation::services(&mut seeds);
+    activation::journals(&mut seeds);
     messages(&mut seeds);
     trust_messages(&mut seeds);
     text(&mut seeds);

@@ -50,5 +50,7 @@ pub const NEWER_WAIT: Duration = Duration::from_secs(2);
 pub const MAX_RESUMES: u64 = 3;
 /// Generations that a host can go back to, with the one that is live.
 pub const KEPT_GENERATIONS: usize = 10;
+/// Releases that a host did not make live and of which it remembers why.
+pub const KEPT_FAILURES: usize = 10;
 /// Largest file in which a host keeps what it knows of its activations.
 pub const MAX_JOURNAL: u64 = 256 * KIB;

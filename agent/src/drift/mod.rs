@@ -6,8 +6,8 @@ mod watches;
 pub use watches::Limit;
 
 use crate::AgentError;
+use crate::AgentEvent;
 use crate::activate::{Activation, Looked};
-use crate::run::AgentEvent;
 use crate::slots::{CurrentRepaired, Fault, Moment, Patterns};
 use rootcast::drift::{Drift, Mode, Spot, Work};
 use rootcast::limits::{MAX_DRIFT_NAMED, MAX_DRIFT_SPOTS};

@@ -96,7 +96,7 @@ pub enum ServiceError {
     /// systemd is not on this host.
     #[error("there is no systemctl on this host, so the unit `{0}` cannot be acted on")]
     NoSystemd(String),
-    /// What this service shares with another was done already, and failed.
-    #[error("{0}")]
-    Shared(String),
+    /// It failed, and is not tried again, as a newer release waits (F-96).
+    #[error("{0}; it is not tried again, as a newer release waits")]
+    Superseded(Box<ServiceError>),
 }

@@ -1,5 +1,6 @@
 //! One hook: a command, a signal, a unit, or a question.
 
+use super::newer::Newer;
 use super::process::{Task, run};
 use super::{ServiceError, account};
 use rootcast::limits::{MAX_HTTP_ANSWER, PID_FILE_MOST};
@@ -29,15 +30,27 @@ pub(crate) struct Trees {
 }
 
 /// Does what a hook says, again and again where it is a check; and gives the end of its output.
-pub(crate) async fn perform(hook: &Hook, trees: &Trees) -> (Result<(), ServiceError>, String) {
+pub(crate) async fn perform(
+    hook: &Hook,
+    trees: &Trees,
+    newer: Option<&Newer>,
+) -> (Result<(), ServiceError>, String) {
     let begun = Instant::now();
     let mut probe = Probe::new(hook.patience);
     loop {
         let at = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (outcome, output) = attempt(hook, trees).await;
-        match probe.tried(at, outcome.is_ok()) {
-            Verdict::Again(wait) => tokio::time::sleep(Duration::from_millis(wait)).await,
+        let wait = match probe.tried(at, outcome.is_ok()) {
+            Verdict::Again(wait) => tokio::time::sleep(Duration::from_millis(wait)),
             Verdict::Good | Verdict::Bad => return (outcome, output),
+        };
+        match (outcome, newer) {
+            (Err(error), Some(newer)) => tokio::select! {
+                biased;
+                () = newer.waits() => return (Err(ServiceError::Superseded(error.into())), output),
+                () = wait => {}
+            },
+            _ => wait.await,
         }
     }
 }
@@ -172,7 +185,7 @@ mod tests {
     }
 
     async fn outcome(phase: Phase, work: Work) -> Result<(), String> {
-        perform(&Hook::new(phase, work), &trees()).await.0.map_err(|error| error.to_string())
+        perform(&Hook::new(phase, work), &trees(), None).await.0.map_err(|error| error.to_string())
     }
 
     /// Answers each request with the next of these.
@@ -211,7 +224,7 @@ mod tests {
         let work = Work::Http(Url::new(&format!("http://{address}/")).unwrap(), 200);
         let mut hook = Hook::new(Phase::Check, work);
         hook.patience = Patience { retries: 2, interval: 10, stable: 0 };
-        perform(&hook, &trees()).await.0.unwrap();
+        perform(&hook, &trees(), None).await.0.unwrap();
     }
 
     #[tokio::test]
@@ -220,7 +233,7 @@ mod tests {
         let url = Url::new(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let mut hook = Hook::new(Phase::Check, Work::Http(url, 200));
         hook.timeout = 50;
-        assert!(matches!(perform(&hook, &trees()).await.0, Err(ServiceError::TimedOut(50))));
+        assert!(matches!(perform(&hook, &trees(), None).await.0, Err(ServiceError::TimedOut(50))));
     }
 
     #[tokio::test]
@@ -257,7 +270,7 @@ mod tests {
     async fn a_command_gets_the_trees_in_its_arguments() {
         let arguments = ["/bin/echo", "{staged}/a", "-{current}"].map(str::to_owned);
         let (outcome, output) =
-            perform(&Hook::new(Phase::Validate, Work::Command(arguments.into())), &trees()).await;
+            perform(&Hook::new(Phase::Validate, Work::Command(arguments.into())), &trees(), None).await;
         outcome.unwrap();
         assert_eq!(output, "/slots/b/a -/current\n");
     }

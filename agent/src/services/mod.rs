@@ -6,6 +6,7 @@ mod allow;
 mod error;
 mod hook;
 mod install;
+mod newer;
 mod process;
 mod runner;
 
@@ -13,5 +14,6 @@ pub use allow::{Allow, Wanted};
 pub use error::ServiceError;
 pub(crate) use hook::Trees;
 pub use install::{Installed, Installer};
+pub(crate) use newer::Newer;
 pub use runner::HookRun;
 pub(crate) use runner::{AFTER, BACK, BEFORE, Runner, VALIDATE};

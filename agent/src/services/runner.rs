@@ -1,11 +1,13 @@
 //! The hooks of a stage: services after one another or at once, until all have ended.
 
 use super::hook::{Trees, perform};
+use super::newer::Newer;
 use rootcast::activation::Cause;
 use rootcast::limits::MAX_RUNNING_SERVICES;
 use rootcast::service::{Ended, Hook, Phase, Schedule, Service, ServiceName, Services, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -52,27 +54,37 @@ pub(crate) struct Runner {
     pub(crate) trees: Trees,
     /// Told of each hook that ran.
     pub(crate) told: Arc<dyn Fn(&HookRun) + Send + Sync>,
+    /// What ends the patience of checks that fail.
+    newer: Option<Newer>,
     /// What is done once for all services.
     once: Arc<Mutex<BTreeMap<String, Shared>>>,
 }
 
 impl Runner {
     pub(crate) fn new(trees: Trees, told: Arc<dyn Fn(&HookRun) + Send + Sync>) -> Self {
-        Self { trees, told, once: Arc::default() }
+        Self { trees, told, newer: None, once: Arc::default() }
     }
 
-    /// Runs the hooks of these phases of the services that are touched.
+    /// A check that fails is not tried again once a newer release waits.
+    pub(crate) fn hurried(self, newer: Newer) -> Self {
+        Self { newer: Some(newer), ..self }
+    }
+
+    /// Runs the hooks of these phases of the services that are touched, until there is a reason to stop.
+    /// Whatever it started has ended then.
     ///
     /// # Errors
-    /// The first that failed, and how many with it.
+    /// The first that failed, and how many with it; or that reason.
     pub(crate) async fn stage(
         &self,
         services: &Services,
         touched: &BTreeSet<ServiceName>,
         phases: &'static [Phase],
+        stop: impl Future<Output = Cause>,
     ) -> Result<(), Cause> {
-        let mut schedule = Schedule::new(services, touched, MAX_RUNNING_SERVICES);
+        tokio::pin!(stop);
         let mut running = JoinSet::new();
+        let mut schedule = Schedule::new(services, touched, MAX_RUNNING_SERVICES);
         let mut cause: Option<Cause> = None;
         loop {
             while let Some(name) = schedule.begin() {
@@ -80,7 +92,15 @@ impl Runner {
                 let runner = self.clone();
                 running.spawn(async move { (name, runner.service(&service, phases).await) });
             }
-            match running.join_next().await {
+            let ended = tokio::select! {
+                biased;
+                ended = running.join_next() => ended,
+                cause = &mut stop => {
+                    running.shutdown().await;
+                    return Err(cause);
+                }
+            };
+            match ended {
                 None => break,
                 Some(Ok((name, outcome))) => {
                     schedule.end(&name, outcome.is_ok());
@@ -121,7 +141,7 @@ impl Runner {
 
     async fn run(&self, service: &Service, hook: &Hook) -> Result<(), Cause> {
         let begun = Instant::now();
-        let (outcome, output) = perform(hook, &self.trees).await;
+        let (outcome, output) = perform(hook, &self.trees, self.newer.as_ref()).await;
         let run = HookRun {
             service: service.name.clone(),
             phase: hook.phase,
@@ -175,7 +195,7 @@ mod tests {
         let telling = told.clone();
         let runner =
             Runner::new(trees, Arc::new(move |run: &HookRun| telling.lock().unwrap().push(run.to_string())));
-        let outcome = runner.stage(&services, &touched, phases).await;
+        let outcome = runner.stage(&services, &touched, phases, std::future::pending()).await;
         drop(runner);
         let told = told.lock().unwrap().clone();
         (outcome, told)

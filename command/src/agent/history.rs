@@ -4,6 +4,7 @@ use super::Which;
 use crate::failure::Failure;
 use crate::local::Asked;
 use crate::output::{Output, age, now, plain};
+use rootcast::activation::State;
 use rootcast_agent::books::Books;
 use serde_json::json;
 
@@ -11,6 +12,14 @@ use serde_json::json;
 pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
+}
+
+/// How a release ended that is not live.
+fn told(state: State) -> &'static str {
+    match state {
+        State::Idle => "refused",
+        state => state.as_str(),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
@@ -33,6 +42,14 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     }
     if history.generations.is_empty() {
         output.line("nothing was live yet");
+    }
+    for failure in &history.failures {
+        let (release, state) = (failure.release.number, told(failure.state));
+        output.value(&json!({
+            "failed": release, "state": state, "since": failure.since, "reason": failure.reason,
+        }));
+        let ago = age(now().saturating_sub(failure.since));
+        output.line(format!("! release {release:<6} {state} {ago} ago: {}", plain(&failure.reason)));
     }
     // What is in the way before an activation begins is known to the running agent alone.
     let asked = config.socket().and_then(|socket| Asked::at(socket).value("/v1/status").ok());

@@ -15,7 +15,8 @@ const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub(crate) struct Rollback {
-    /// The generation; the one before what is live, where it is left out
+    /// The generation. Where it is left out: what is being replaced, if an activation is under way, or the
+    /// one before what is live
     generation: Option<u64>,
     /// For how many seconds to wait until it is live
     #[arg(long, default_value_t = 300)]
@@ -44,6 +45,7 @@ impl Rollback {
         let mut books = Books::read(&state)?;
         let found = match self.generation {
             Some(number) => books.history.get(number),
+            None if !books.journal.state.is_settled() => books.history.live(),
             None => books.history.before_live(),
         };
         let Some(number) = found.map(|found| found.number) else {
@@ -107,7 +109,7 @@ impl Hold {
         let under_way = books.journal.new.as_ref().filter(|_| !books.journal.state.is_settled());
         if let Some(new) = under_way {
             let (new, state) = (new.release.number, books.journal.state.as_str());
-            output.line(format!("release {new} is {state}, and that is ended first; then:"));
+            output.line(format!("release {new} is {state}; that is gone back from, and then:"));
         }
         output.line(format!(
             "generation {} (release {release}) stays live until: rootcast agent release",
