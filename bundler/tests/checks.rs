@@ -136,9 +136,11 @@ fn f_72_documents_are_held_to_their_schemas() {
         "another schema is held against what did not change"
     );
     for (schema, said) in [
-        ("type: 7\n", "is no JSON Schema"),
-        ("{", "schemas/app.yaml:"),
-        ("$ref: http://127.0.0.1:1/x\n", "is no JSON Schema"),
+        ("type: 7\n", "schemas/app.yaml:1:7: is no JSON Schema: 7 is not valid"),
+        ("type: object\nproperties:\n  port: {type: 7}\n", "schemas/app.yaml:3:16: is no JSON Schema"),
+        ("{", "schemas/app.yaml:2:1: "),
+        ("a: 1\na: 2\n", "schemas/app.yaml:2:1: duplicate key `a`"),
+        ("$ref: http://127.0.0.1:1/x\n", "schemas/app.yaml:1:1: is no JSON Schema"),
     ] {
         desk.repo.write("schemas/app.yaml", schema);
         let message = desk.refused();
