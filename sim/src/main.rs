@@ -11,6 +11,10 @@ use rootcast_sim::world::Size;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A rule was broken, or differences were found.
 const DIFFERENCES: u8 = 3;
@@ -186,8 +190,9 @@ fn several(arguments: &Arguments, count: u64) -> ExitCode {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(wanted.unwrap_or_default())).init();
     let outcome = match (arguments.model, arguments.seeds) {
         (Some(hosts), _) => {
             let model = model::Tree::of_hosts(hosts);
