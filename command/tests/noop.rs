@@ -221,4 +221,16 @@ fn a_60_what_would_be_refused_is_named() {
         errors.contains("release 4 would be rolled back") && errors.contains("taken is a directory"),
         "{errors}"
     );
+    // The agent refuses it in its own words; what would permit it is told beside them.
+    host.publish(&settings, &[("t/x", "new"), ("d/1", "1"), ("one", "1")]);
+    host.foreseen(5, 5);
+    host.verb(0, "release");
+    let failed = host.agent.wait_for("failed")["reason"].to_string();
+    assert!(failed.contains("service `a-late` runs /bin/false"), "{failed}");
+    let end = Instant::now() + DEADLINE;
+    while host.verb(0, "history").pop().unwrap()["permitting"] != lines {
+        assert!(Instant::now() < end, "{:?}", host.verb(0, "history"));
+    }
+    let shown = scene::run(0, &Held::arguments("history", &host.scene.path("web-1.toml")));
+    assert!(shown.contains(&format!("\n\n{lines}\n")), "{shown}");
 }

@@ -9,7 +9,7 @@ use rootcast::limits::MAX_DIFFERENCES;
 use rootcast::service::{Hook, ServiceName};
 use rootcast_agent::books::Books;
 use rootcast_agent::services::ServiceError;
-use rootcast_agent::{Foreseen, foresee};
+use rootcast_agent::{AgentConfig, Foreseen, foresee};
 use rootcast_store::DiskStore;
 use rootcast_transport::Identity;
 use serde_json::{Value, json};
@@ -20,20 +20,29 @@ pub(crate) struct Arguments {
     which: Which,
 }
 
-pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
-    let agent = arguments.which.load()?;
+/// What the newest release that an agent holds would do, and its number; the release that is live.
+fn look(agent: &AgentConfig) -> Result<(Foreseen, u64, Option<u64>), Failure> {
     let directory = agent.state.join("channels").join(agent.channel()?.as_str().replace('/', "%"));
     let store = DiskStore::open_read_only(&directory)?;
     let trust = known_trust(&agent.identity, Some(&agent.state))?;
-    let Some(held) = newest(&store, &agent, &trust)? else {
+    let Some(held) = newest(&store, agent, &trust)? else {
         return Err(Failure::new(Exit::Failure, "no good release is held")
             .next("start the agent, and let it follow a relay"));
     };
     let books = Books::read(&agent.state)?;
     let identity = Identity::load(&agent.identity)?;
-    let foreseen = foresee(&store, &held, &books, (&agent, identity.name()))?;
-    let release = held.accepted().number;
-    let live = books.history.live().map(|live| live.release.number);
+    let foreseen = foresee(&store, &held, &books, (agent, identity.name()))?;
+    Ok((foreseen, held.accepted().number, books.history.live().map(|live| live.release.number)))
+}
+
+/// What would permit the newest release that an agent holds, where that is what it lacks.
+pub(super) fn wanting(agent: &AgentConfig) -> Option<String> {
+    let (foreseen, ..) = look(agent).ok()?;
+    foreseen.refused.as_ref().map(permitting).filter(|lines| !lines.is_empty())
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
+    let (foreseen, release, live) = look(&arguments.which.load()?)?;
     output.value(&value(&foreseen, release, live));
     show(&foreseen, release, output);
     if !foreseen.wrong.is_empty() {
