@@ -129,16 +129,26 @@ fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
 
 /// The known key that a slip of the fingers most likely meant, if any.
 pub(crate) fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
-    if key.chars().nth(QUOTED).is_some() {
-        return None;
+    near(&key.to_lowercase().replace('-', "_"), known).first().copied()
+}
+
+/// The known names that a slip of the fingers may have meant, the nearest first.
+pub fn near<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let length = name.chars().take(QUOTED + 1).count();
+    if length > QUOTED {
+        return Vec::new();
     }
-    let folded = key.to_lowercase().replace('-', "_");
-    known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&folded, candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
+    let distance = |candidate: &&'a str| {
+        let long = candidate.chars().count();
+        let most = (long / 3).max(1);
+        // Half of all names are told by their lengths.
+        let distance = || strsim::damerau_levenshtein(name, candidate);
+        (long.abs_diff(length) <= most).then(distance).filter(|distance| *distance <= most)
+    };
+    let mut near: Vec<(usize, &str)> =
+        known.iter().filter_map(|candidate| Some((distance(candidate)?, *candidate))).collect();
+    near.sort();
+    near.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 #[cfg(test)]

@@ -1,21 +1,17 @@
 //! What an activation would do: which services it touches.
 
 use crate::AgentError;
-use crate::required::{Required, read_small};
-use rootcast::activation::Generation;
+use crate::required::read_small;
 use rootcast::id::NodeId;
 use rootcast::object::ObjectSource;
 use rootcast::path::ConfigPath;
-use rootcast::plan::plan_bundle;
 use rootcast::service::{Phase, Service, ServiceName, Services, services_path};
 use rootcast::tree::Tree;
-use rootcast::view::{self, Layers};
-use rootcast_replica::Held;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What one generation in the place of another means for services.
 #[derive(Debug, Clone, Default)]
-pub struct Change {
+pub(crate) struct Change {
     /// The services of what is to be live.
     pub services: Services,
     /// The services of what was live.
@@ -28,7 +24,7 @@ pub struct Change {
 
 impl Change {
     /// Whether services have nothing to do with it.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         let installs = |services: &Services| {
             services.iter().flat_map(|service| service.install.clone()).collect::<Vec<_>>()
         };
@@ -36,7 +32,7 @@ impl Change {
     }
 
     /// Whether a touched service has a hook in one of these phases.
-    pub fn has_hooks(&self, phases: &[Phase]) -> bool {
+    pub(crate) fn has_hooks(&self, phases: &[Phase]) -> bool {
         let touched = self.touched.iter().filter_map(|name| self.services.get(name));
         touched.into_iter().any(|service| phases.iter().any(|phase| service.hooks(*phase).next().is_some()))
     }
@@ -71,28 +67,4 @@ pub(crate) fn services_of(objects: &dyn ObjectSource, plan: Option<NodeId>) -> R
     let Some(plan) = plan else { return Ok(Services::default()) };
     let services = read_small(&Tree::open(objects, plan)?, objects, &services_path()?)?;
     Ok(services.map(|services| Services::decode(&services)).transpose()?.unwrap_or_default())
-}
-
-/// What a held release would change on a host with these labels, layer by layer: a file that is made of several is
-/// told where one of them differs.
-///
-/// # Errors
-/// When the release or its layers cannot be read.
-pub fn change_of(
-    objects: &dyn ObjectSource,
-    held: &Held,
-    labels: &BTreeMap<String, String>,
-    live: Option<&Generation>,
-) -> Result<Change, AgentError> {
-    let layers = Required::of(held, objects, labels)?.layers;
-    let new: Vec<NodeId> = layers.iter().filter_map(|layer| held.bundles.root(layer)).collect();
-    let services = services_of(objects, held.bundles.root(&plan_bundle()?))?;
-    let before = services_of(objects, live.and_then(|live| live.plan)).unwrap_or_default();
-    let old: Option<Vec<NodeId>> = live.map(|live| live.layers.iter().map(|(_, root)| *root).collect());
-    let differing = old.and_then(|old| view::changes(objects, &old, &new).ok());
-    let all = || Ok::<_, AgentError>(Layers::open(objects, &new)?.resolve()?.into_keys().collect::<Vec<_>>());
-    let paths = differing.map_or_else(all, |changes| Ok(changes.into_keys().collect()))?;
-    let mut change = Change { services, before, touched: BTreeSet::new(), paths };
-    change.touch(all)?;
-    Ok(change)
 }

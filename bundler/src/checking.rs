@@ -6,7 +6,7 @@
 use crate::config::Rootcast;
 use crate::source::{Source, SourceError};
 use bytes::Bytes;
-use jsonschema::Validator;
+use jsonschema::{ValidationError, Validator};
 use rootcast::limits::{MAX_DERIVED, MAX_REFUSALS_NAMED};
 use rootcast::path::ConfigPath;
 use rootcast_view::{Fault, Flaw, Format, Node, check_replaced, check_syntax, check_template, merge, read};
@@ -183,15 +183,8 @@ impl<'a> Checking<'a> {
             };
             let document = node.to_json();
             for error in validator.iter_errors(&document) {
-                let pointer = error.instance_path().to_string();
-                let unescaped: Vec<String> = pointer
-                    .split('/')
-                    .skip(1)
-                    .map(|name| name.replace("~1", "/").replace("~0", "~"))
-                    .collect();
-                let at = place(node.place_of(unescaped.iter().map(String::as_str)));
-                let said: String = error.to_string().chars().take(200).flat_map(char::escape_debug).collect();
-                self.findings.add(format!("{at}: {said} ({schema})"), host);
+                let at = place(place_of(&node, &error));
+                self.findings.add(format!("{at}: {} ({schema})", said(&error)), host);
             }
         }
         Ok(())
@@ -211,9 +204,8 @@ impl<'a> Checking<'a> {
                 read(format, &bytes, 0).map_err(|flaw| format!("{schema}:{flaw}")).and_then(|node| {
                     let options = jsonschema::options().offline();
                     options.build(&node.to_json()).map(Rc::new).map_err(|error| {
-                        let said: String =
-                            error.to_string().chars().take(200).flat_map(char::escape_debug).collect();
-                        format!("{schema}:1:1: is no JSON Schema: {said}")
+                        let rootcast_view::Place { line, column, .. } = place_of(&node, &error);
+                        format!("{schema}:{line}:{column}: is no JSON Schema: {}", said(&error))
                     })
                 })
             }
@@ -221,6 +213,18 @@ impl<'a> Checking<'a> {
         self.schemas.insert(schema.clone(), read.clone());
         Ok(read)
     }
+}
+
+/// Where in a document what an error is about is.
+fn place_of(node: &Node, error: &ValidationError<'_>) -> rootcast_view::Place {
+    let pointer = error.instance_path().to_string();
+    let names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+    node.place_of(names.collect::<Vec<_>>().iter().map(String::as_str))
+}
+
+/// What an error says, in one line.
+fn said(error: &ValidationError<'_>) -> String {
+    error.to_string().chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 fn first() -> rootcast_view::Place {

@@ -4,7 +4,7 @@ use crate::checking::{Checking, Findings};
 use crate::config::{ConfigError, LimitExceeded, Misplaced, Rootcast};
 use crate::seal::{SealError, Sealer};
 use crate::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
-use crate::trying::{Roots, try_hosts};
+use crate::trying::{Roots, try_hosts, without_effect};
 use bytes::Bytes;
 use rootcast::acceptance::Accepted;
 use rootcast::chunking;
@@ -156,8 +156,7 @@ pub struct Signed {
     pub number: u64,
     /// Files put or removed, those of the plan not counted.
     pub files_changed: u64,
-    /// What of the settings has no effect, which is told when all files are read: patterns of
-    /// secrets that no file is under.
+    /// What of the settings has no effect, as no file is under it (configuration.md, F-44 and F-99).
     pub warnings: Vec<SettingsError>,
 }
 
@@ -232,11 +231,7 @@ fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
     let mut compiled = Compiled {
         bundles: held.as_deref().map(bundles_of).unwrap_or_default(),
         commit: source.commit().to_vec(),
-        // What changed cannot tell that nothing is under a pattern.
-        warnings: match &changes {
-            Changes::Full(files) => settings.secrets.unused(files.iter().map(|file| &file.path)),
-            Changes::Since(_) => Vec::new(),
-        },
+        warnings: Vec::new(),
     };
     let mut batch = replica.store().begin()?;
     let mut new = read(making, &changes, &mut checking, &mut *batch)?;
@@ -268,18 +263,28 @@ fn compile(making: &Making<'_>) -> Result<Compiled, CompileError> {
     add_plan(settings, &mut compiled, objects, &mut *batch)?;
     batch.commit(replica.store().floors())?;
     let before = held.as_deref().map(bundles_of).filter(|_| matches!(changes, Changes::Since(_)));
-    let roots = |bundles: &BTreeMap<BundleName, (NodeId, Totals)>| -> Roots {
-        bundles.iter().map(|(name, (root, _))| (name.clone(), *root)).collect()
-    };
-    try_hosts(
-        settings,
-        &mut checking,
-        objects,
-        before.as_ref().map(roots).as_ref(),
-        &roots(&compiled.bundles),
-    )?;
+    let (before, after) = (before.as_ref().map(roots), roots(&compiled.bundles));
+    try_hosts(settings, &mut checking, objects, before.as_ref(), &after)?;
     checking.findings.into_result()?;
+    if takes_from_settings(settings, &changes) {
+        compiled.warnings = without_effect(settings, objects, &after)?;
+    }
     Ok(compiled)
+}
+
+fn roots(bundles: &BTreeMap<BundleName, (NodeId, Totals)>) -> Roots {
+    bundles.iter().map(|(name, (root, _))| (name.clone(), *root)).collect()
+}
+
+/// Whether something that the settings name may have no file any more, or never had one.
+fn takes_from_settings(settings: &Rootcast, changes: &Changes) -> bool {
+    let Changes::Since(changes) = changes else { return true };
+    changes.iter().any(|change| match change {
+        Change::Put(_) => false,
+        Change::Remove(source) => settings.place(source).is_some_and(|(_, path)| {
+            settings.secrets.recipients(source).is_some() || settings.targets.have(&path)
+        }),
+    })
 }
 
 /// Files of all bundles but the plan.

@@ -3,6 +3,7 @@
 
 use crate::secrets::{Secrets, WrittenSecret};
 use crate::source::{Source, SourceError};
+use crate::targets::Targets;
 use crate::views::{
     self, Checks, KnownHosts, WrittenChecks, WrittenHost, WrittenMerge, WrittenSchema, WrittenTemplate,
 };
@@ -127,6 +128,8 @@ pub struct Rootcast {
     pub checks: Checks,
     /// Hosts whose views are tried before anything is signed.
     pub hosts: KnownHosts,
+    /// What of hosts' files all of these name.
+    pub(crate) targets: Targets,
 }
 
 /// The file's shape, before its values are judged.
@@ -198,7 +201,15 @@ impl Rootcast {
         let views = views::rules(text, &written.merge, &written.template)?;
         let checks = views::checks(text, &written.validate, &written.checks)?;
         let hosts = views::hosts(text, &written.hosts)?;
-        Ok(Self { channel, layers, limits, secrets, views, checks, hosts, services })
+        let mut targets =
+            views::targets(text, (&written.merge, &written.template), (&written.validate, &written.checks));
+        for (name, pattern) in written.services.patterns() {
+            targets.pattern(text, pattern, format!("service `{name}` never runs for one"));
+        }
+        for (name, from) in written.services.installed() {
+            targets.path(text, from, format!("service `{name}` installs nothing from there"));
+        }
+        Ok(Self { channel, layers, limits, secrets, views, checks, hosts, services, targets })
     }
 
     /// The bundle that a file of the repository belongs to, and its path there.

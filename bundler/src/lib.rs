@@ -12,6 +12,7 @@ mod publisher;
 mod seal;
 pub mod secrets;
 pub mod source;
+mod targets;
 mod trying;
 pub mod views;
 

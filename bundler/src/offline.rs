@@ -11,6 +11,7 @@ use rootcast::layers::PLAN_BUNDLE;
 use rootcast::limits::MAX_OPENING;
 use rootcast::path::BundleName;
 use rootcast::protocol::{Opening, PublishAnswer, TrustApplied};
+use rootcast::settings::SettingsError;
 use rootcast_replica::ReplicaError;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -32,7 +33,8 @@ pub fn files_of(summary: &Summary) -> u64 {
 
 impl Publisher {
     /// Compiles a source on top of the origin's newest release, and signs nothing.
-    /// `None`: the newest release is this very content.
+    /// `None`: the newest release is this very content. With it, what of the settings has no effect
+    /// ([`crate::Signed::warnings`]).
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -40,7 +42,7 @@ impl Publisher {
         &mut self,
         source: &Arc<Mutex<Source>>,
         progress: Arc<Progress>,
-    ) -> Result<Option<ReleaseDraft>, PublishError> {
+    ) -> Result<(Option<ReleaseDraft>, Vec<SettingsError>), PublishError> {
         let settings = Self::settings(source)?;
         let replica = self.replica(&settings.channel)?;
         self.catch_up(&replica).await?;
@@ -50,9 +52,9 @@ impl Publisher {
             return Err(ReplicaError::Verify(source).into());
         }
         let (unsigned, idle) = self.make(source, &settings, &replica, &progress).await?;
-        let Unsigned { payload, leaves, edits, .. } = unsigned;
+        let Unsigned { payload, leaves, edits, warnings, .. } = unsigned;
         let platform = trust.trust().platform;
-        Ok((!idle).then(|| ReleaseDraft::new(platform, payload, leaves, edits)))
+        Ok(((!idle).then(|| ReleaseDraft::new(platform, payload, leaves, edits)), warnings))
     }
 
     /// Sends a release that enough publishers have signed. Sending it again is no mistake.

@@ -10,6 +10,7 @@ use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ConfigPath};
 use rootcast::plan::{Plan, base_bundle, plan_bundle, plan_path};
 use rootcast::service::{Services, services_path};
+use rootcast::settings::SettingsError;
 use rootcast::tree::{Tree, TreeError};
 use rootcast::view_rules::{ViewRules, view_rules_path};
 use rootcast_store::Store;
@@ -80,6 +81,8 @@ pub struct Preview {
     pub before: Shown,
     /// What the source would be.
     pub after: Shown,
+    /// What of the settings has no effect ([`crate::Signed::warnings`]).
+    pub warnings: Vec<SettingsError>,
 }
 
 impl Publisher {
@@ -106,6 +109,7 @@ impl Publisher {
             before: Shown::of(&*store, before)?,
             after: Shown::of(&*store, after)?,
             release: held.map_or(0, |held| held.accepted().number),
+            warnings: unsigned.warnings,
             settings,
             store,
         })

@@ -103,7 +103,7 @@ impl Secrets {
         (!rules.is_empty()).then(|| all().collect::<BTreeSet<_>>().into_iter().collect())
     }
 
-    /// The patterns that no file of a whole listing is under: most likely a slip,
+    /// The patterns that no file that is delivered is under: most likely a slip,
     /// and the files that it meant go out in the clear.
     pub fn unused<'p>(&self, files: impl Iterator<Item = &'p ConfigPath>) -> Vec<SettingsError> {
         let mut unused: Vec<&Rule> = self.rules.iter().collect();
@@ -130,8 +130,10 @@ fn rule(
 ) -> Result<Rule, SettingsError> {
     let (at, pattern) = (written.span().start, written.get_ref());
     let pattern = Pattern::new(pattern).map_err(|error| SettingsError::at(text, at, error.to_string()))?;
-    let message =
-        format!("no file is under `{}`, so nothing is made secret by it", pattern.as_str().escape_debug());
+    let message = format!(
+        "no file that is delivered is under `{}`, so nothing is made secret by it",
+        pattern.as_str().escape_debug()
+    );
     let unused = SettingsError::at(text, at, message);
     Ok(Rule { pattern, recipients: recipients.clone(), unused })
 }
@@ -234,7 +236,7 @@ mod tests {
         let config = Rootcast::parse(&text).unwrap();
         let files = ["a/x", "c"].map(|path| ConfigPath::new(path).unwrap());
         let told: Vec<String> = config.secrets.unused(files.iter()).iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["4:2: no file is under `b/*`, so nothing is made secret by it"]);
+        assert_eq!(told, ["4:2: no file that is delivered is under `b/*`, so nothing is made secret by it"]);
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use crate::checking::Checking;
 use crate::compile::CompileError;
 use crate::config::Rootcast;
+use crate::targets::Delivered;
 use rootcast::codec;
 use rootcast::entry::Entry;
 use rootcast::id::NodeId;
 use rootcast::layers::{BASE_BUNDLE, LayerPattern};
 use rootcast::object::ObjectSource;
 use rootcast::path::{BundleName, ConfigPath};
-use rootcast::plan::{Plan, base_bundle};
-use rootcast::tree::TreeError;
+use rootcast::plan::{Plan, base_bundle, plan_bundle};
+use rootcast::settings::SettingsError;
+use rootcast::tree::{Tree, TreeError};
 use rootcast_view::{Variables, ViewError, Views};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,6 +104,36 @@ pub(crate) fn try_hosts(
         }
     }
     Ok(())
+}
+
+/// What of the settings has no effect, as no file is under it (F-44 and F-99).
+pub(crate) fn without_effect(
+    settings: &Rootcast,
+    objects: &dyn ObjectSource,
+    roots: &Roots,
+) -> Result<Vec<SettingsError>, CompileError> {
+    let release = Release::of(settings, roots);
+    let known: BTreeSet<BundleName> =
+        settings.hosts.iter().flat_map(|host| release.plan.view(&host.labels)).collect();
+    let mut files = Vec::new();
+    for (bundle, root) in roots.iter().filter(|(name, _)| plan_bundle().as_ref() != Ok(*name)) {
+        let is_known = settings.hosts.is_empty() || known.contains(bundle);
+        let walked = Tree::open(objects, *root).and_then(|tree| {
+            tree.walk::<TreeError>(|path, entry| {
+                let is_link = matches!(entry, Entry::Symlink { .. });
+                // All of them were read from there.
+                if let Ok(source) = ConfigPath::new(&settings.source_path(bundle, &path)) {
+                    files.push(Delivered { source, path, is_known, is_link });
+                }
+                Ok(())
+            })
+        });
+        walked.map_err(|source| CompileError::Tree { bundle: bundle.clone(), source })?;
+    }
+    let mut found = settings.secrets.unused(files.iter().map(|file| &file.source));
+    found.extend(settings.targets.missed(&files, !settings.hosts.is_empty()));
+    found.sort_by_key(|told| (told.line, told.column));
+    Ok(found)
 }
 
 fn failed(source: TreeError) -> CompileError {

@@ -1,6 +1,7 @@
 //! What the settings say of views: merges, templates, checks and known hosts
 //! (specs/configuration.md, F-50 to F-52, F-65 and F-70 to F-73).
 
+use crate::targets::Targets;
 use rootcast::limits::{MAX_KNOWN_HOSTS, MAX_VIEW_PATTERNS};
 use rootcast::member::Labels;
 use rootcast::path::{BundleName, ConfigPath};
@@ -150,6 +151,23 @@ pub(crate) fn checks(
         checks.schemas.push(SchemaRule { files, schema });
     }
     Ok(checks)
+}
+
+/// The files that all of these are for.
+pub(crate) fn targets(
+    text: &str,
+    (merges, templates): (&[WrittenMerge], &[WrittenTemplate]),
+    (schemas, checks): (&[WrittenSchema], &WrittenChecks),
+) -> Targets {
+    let mut targets = Targets::default();
+    let merged = merges.iter().map(|merge| (&merge.files, "nothing is merged by it"));
+    let rendered = templates.iter().map(|template| (&template.files, "nothing is rendered by it"));
+    let held = schemas.iter().map(|schema| (&schema.files, "nothing is held to its schema"));
+    let off = checks.off.iter().map(|off| (off, "nothing is left unchecked by it"));
+    for (files, effect) in merged.chain(rendered).chain(held).chain(off) {
+        files.get_ref().iter().for_each(|pattern| targets.pattern(text, pattern, effect.to_owned()));
+    }
+    targets
 }
 
 /// The hosts that are known.

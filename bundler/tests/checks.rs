@@ -136,9 +136,11 @@ fn f_72_documents_are_held_to_their_schemas() {
         "another schema is held against what did not change"
     );
     for (schema, said) in [
-        ("type: 7\n", "is no JSON Schema"),
-        ("{", "schemas/app.yaml:"),
-        ("$ref: http://127.0.0.1:1/x\n", "is no JSON Schema"),
+        ("type: 7\n", "schemas/app.yaml:1:7: is no JSON Schema: 7 is not valid"),
+        ("type: object\nproperties:\n  port: {type: 7}\n", "schemas/app.yaml:3:16: is no JSON Schema"),
+        ("{", "schemas/app.yaml:2:1: "),
+        ("a: 1\na: 2\n", "schemas/app.yaml:2:1: duplicate key `a`"),
+        ("$ref: http://127.0.0.1:1/x\n", "schemas/app.yaml:1:1: is no JSON Schema"),
     ] {
         desk.repo.write("schemas/app.yaml", schema);
         let message = desk.refused();
@@ -203,4 +205,91 @@ fn f_30_rules_without_layers_have_a_plan() {
     let names: Vec<String> =
         desk.publish().unwrap().publication.leaves.iter().map(|leaf| leaf.name.to_string()).collect();
     assert_eq!(names, ["base", "plan"]);
+}
+
+/// What the next publication tells, without the places.
+fn told(desk: &Desk) -> Vec<String> {
+    desk.publish().unwrap().warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn f_99_what_no_host_has_is_told_with_its_place_and_what_is_near() {
+    let desk = Desk::new();
+    let settings = "[services.web]
+files = ['ngnix/**', 'base/nginx/*', 'nginx/*',
+  'site.conf', 'none/at/all']
+install = [{ from = 'nginx/conf.d', to = '/1' }, { from = 'conf.d', to = '/2' }, { from = 'nginx/ngnix.conf', to = '/3' },
+  { from = 'link/conf.d', to = '/4' }, { from = 'base/nginx', to = '/5' }]
+[[template]]
+files = ['nginx/*.cof']
+[[merge]]
+files = ['x.yaml']
+[[validate]]
+files = ['y.yaml']
+schema = 's.json'
+[checks]
+off = ['z']
+";
+    desk.repo.write("rootcast.toml", format!("layers = ['base']\n{settings}"));
+    desk.repo.write("base/nginx/nginx.conf", "1");
+    desk.repo.write("base/nginx/conf.d/site.conf", "1");
+    desk.repo.link("base/link", "nginx");
+    let web = |place: &str, said: &str, near: &str| {
+        let effect = match said.starts_with("at") {
+            true => "installs nothing from there",
+            false => "never runs for one",
+        };
+        let near = if near.is_empty() { String::new() } else { format!("; did you mean `{near}`?") };
+        format!("{place}: no host has a file {said}, so service `web` {effect}{near}")
+    };
+    let expected = [
+        web("3:10", "under `ngnix/**`", "nginx/**"),
+        web("3:22", "under `base/nginx/*`", "nginx/*"),
+        web("4:3", "under `site.conf`", "**/site.conf"),
+        web("4:16", "under `none/at/all`", ""),
+        web("5:59", "at `conf.d`", "nginx/conf.d"),
+        web("5:91", "at `nginx/ngnix.conf`", "nginx/nginx.conf"),
+        web("6:49", "at `base/nginx`", "nginx"),
+        "8:10: no host has a file under `nginx/*.cof`, so nothing is rendered by it".to_owned(),
+        "10:10: no host has a file under `x.yaml`, so nothing is merged by it".to_owned(),
+        "12:10: no host has a file under `y.yaml`, so nothing is held to its schema".to_owned(),
+        "15:8: no host has a file under `z`, so nothing is left unchecked by it".to_owned(),
+    ];
+    assert_eq!(told(&desk), expected);
+}
+
+#[test]
+fn f_99_hosts_that_are_known_count_and_some_may_have_none() {
+    let desk = Desk::new();
+    let settings = |hosts: &str| {
+        let service = "[services.db]\nfiles = ['db/**']\n[services.web]\nfiles = ['web/*']\n";
+        format!("layers = ['base', 'role/{{role}}']\n{service}{hosts}")
+    };
+    desk.repo.write("rootcast.toml", settings(""));
+    desk.repo.write("role/db/db/one.conf", "1");
+    desk.repo.write("role/web/web/one.conf", "1");
+    desk.repo.write("role/web/web/two.conf", "1");
+    assert_eq!(told(&desk), [""; 0], "without known hosts all files count");
+    desk.repo.write("rootcast.toml", settings("[hosts.web-1.labels]\nrole = 'web'\n"));
+    let for_others = "3:10: no host of [hosts] has a file under `db/**` (others have `role/db/db/one.conf`), so service \
+                      `db` never runs for one";
+    assert_eq!(told(&desk), [for_others]);
+    desk.repo.write(
+        "rootcast.toml",
+        settings("[hosts.web-1.labels]\nrole = 'web'\n[hosts.db-1.labels]\nrole = 'db'\n[hosts.none]\n"),
+    );
+    assert_eq!(told(&desk), [""; 0], "one that has it is enough");
+    desk.repo.write("role/web/web/one.conf", "2");
+    desk.repo.git(&["rm", "-q", "-f", "role/web/web/two.conf"]);
+    assert_eq!(told(&desk), [""; 0]);
+    desk.repo.git(&["mv", "-f", "role/web/web", "role/web/wbe"]);
+    assert_eq!(
+        told(&desk),
+        [
+            "5:10: no host of [hosts] has a file under `web/*`, so service `web` never runs for one; did you mean `wbe/*`?"
+        ],
+        "when what was there has gone"
+    );
+    desk.repo.write("role/web/wbe/one.conf", "3");
+    assert_eq!(told(&desk), [""; 0], "and not each time");
 }

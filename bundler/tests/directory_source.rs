@@ -5,6 +5,7 @@
 mod common;
 
 use common::{contents, executable, full, link, refusals, refused, since, write};
+use rootcast::path::ConfigPath;
 use rootcast_bundler::source::{Change, FileKind, Source, SourceError, SourceLimits};
 use rustix::fs::{CWD, FileType, Mode};
 use std::path::Path;
@@ -156,6 +157,11 @@ fn threat_16_links_are_never_followed() {
     assert!(!files.iter().any(|file| file.path.as_str().starts_with("linked/")));
     assert!(matches!(source.read_path("linked/check"), Err(SourceError::NotAFile { .. })));
     assert!(matches!(source.read_path("base/current"), Err(SourceError::NotAFile { .. })));
+    let target_of = |path: &str| source.link_at(&ConfigPath::new(path).unwrap()).unwrap();
+    assert_eq!(target_of("linked").as_deref(), Some("base"));
+    for other in ["base", "linked/current", "rootcast.toml", "nope", "rootcast.toml/x"] {
+        assert_eq!(target_of(other), None, "{other}");
+    }
 
     // Planted after the listing: in the place of a directory, and of a file.
     let listed = |path: &str| files.iter().find(|file| file.path.as_str() == path).unwrap();

@@ -6,6 +6,7 @@ mod common;
 
 use common::{Repo, contents, full, since};
 use proptest::prelude::*;
+use rootcast::path::ConfigPath;
 use rootcast_bundler::source::{Change, Changes, FileKind, Source, SourceError, SourceFile};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -277,6 +278,11 @@ fn single_files_are_read_by_path() {
     for not_a_file in ["base", "base/current"] {
         let error = source.read_path(not_a_file).unwrap_err();
         assert!(matches!(error, SourceError::NotAFile { .. }), "{error}");
+    }
+    let link = |path: &str| source.link_at(&ConfigPath::new(path).unwrap()).unwrap();
+    assert_eq!(link("base/current").as_deref(), Some("nginx/nginx.conf"));
+    for other in ["base", "rootcast.toml", "nope", "rootcast.toml/x"] {
+        assert_eq!(link(other), None, "{other}");
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::explain;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, plain};
-use crate::publish::{runtime, shown};
+use crate::publish::{runtime, shown, warn};
 use gix_imara_diff::{Algorithm, Diff, InternedInput};
 use rootcast::entry::{Content, Entry};
 use rootcast::id::NodeId;
@@ -62,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     });
     bar.finish_and_clear();
     let preview = preview?;
+    let warnings = warn(&preview.warnings);
     let hosts = hosts(arguments, &preview)?;
     let mut changes = Changes::new();
     for host in &hosts {
@@ -76,9 +77,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         output.line(format!("{what} service {name}: its hooks, or what it installs"));
     }
     let changes = changes.len() + services.len();
-    output.value(
-        &json!({ "event": "compared", "release": preview.release, "hosts": hosts.len(), "changes": changes }),
-    );
+    output.value(&json!({
+        "event": "compared", "release": preview.release, "hosts": hosts.len(), "changes": changes,
+        "warnings": warnings,
+    }));
     if changes == 0 {
         let hosts = if hosts.len() == 1 { "the host" } else { "any host" };
         output.line(format!("nothing changes for {hosts} since release {}", preview.release));

@@ -7,7 +7,7 @@ use rootcast::member::Labels;
 use rootcast::path::{BundleName, ConfigPath};
 use rootcast_bundler::CompileError;
 use rootcast_bundler::config::{CONFIG_FILE, Rootcast};
-use rootcast_bundler::source::Source;
+use rootcast_bundler::source::{Source, SourceError};
 use rootcast_view::{Place, Variables, Version, derive};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -82,6 +82,90 @@ struct Found {
     file: String,
     /// What cannot be looked into.
     secret: bool,
+    /// Of a link, where it leads.
+    link: Option<String>,
+}
+
+/// What the layers of a host have at a path, from the lowest to the highest; and the versions that
+/// its file is made of: a link or a secret stands for itself.
+fn look(
+    source: &Source,
+    settings: &Rootcast,
+    host: &Variables,
+    path: &ConfigPath,
+) -> Result<(Vec<Found>, Vec<Version>), Failure> {
+    let (mut found, mut versions) = (Vec::new(), Vec::new());
+    for bundle in layers(settings, host) {
+        let file = settings.source_path(&bundle, path);
+        let Ok(at) = ConfigPath::new(&file) else { continue };
+        // Where a longer layer has the directory, this one has not the file.
+        if settings.place(&at) != Some((bundle.clone(), path.clone())) {
+            continue;
+        }
+        let secret = settings.secrets.recipients(&at).is_some();
+        let link = source.link_at(&at)?;
+        let content = match source.read_path(&file) {
+            _ if link.is_some() => Vec::new(),
+            Ok(Some(content)) => content,
+            // A directory is told of where nothing else is found.
+            Ok(None) | Err(SourceError::NotAFile { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if secret || link.is_some() {
+            versions.clear();
+        } else {
+            versions.push(Version { bundle: bundle.clone(), content: content.into() });
+        }
+        found.push(Found { bundle, file, secret, link });
+    }
+    Ok((found, versions))
+}
+
+/// Why a host has no file at a path.
+fn none(
+    source: &Source,
+    settings: &Rootcast,
+    host: &Variables,
+    path: &ConfigPath,
+) -> Result<Failure, Failure> {
+    let no_file = |why: String| {
+        Failure::new(Exit::Differences, format!("host {} has no file {path}: {why}", plain(&host.host)))
+    };
+    for parent in path.parents().filter_map(|parent| ConfigPath::new(parent).ok()) {
+        let (found, _) = look(source, settings, host, &parent)?;
+        if let Some(Found { file, link: Some(target), .. }) = found.last() {
+            let failure = no_file(format!("{} is a link to {target}", plain(file)));
+            let rest = path.as_str().strip_prefix(parent.as_str()).unwrap_or_default();
+            return Ok(match behind(&parent, target) {
+                Some(target) => {
+                    failure.next(format!("rootcast explain {}", plain(&format!("{target}{rest}"))))
+                }
+                None => failure,
+            });
+        }
+    }
+    for bundle in layers(settings, host) {
+        let file = settings.source_path(&bundle, path);
+        if matches!(source.read_path(&file), Err(SourceError::NotAFile { .. })) {
+            return Ok(no_file(format!("{} is a directory", plain(&file))).next("name a file in it"));
+        }
+    }
+    let next = "`--label` gives the labels that choose a host's layers";
+    Ok(no_file("none of its layers has".into()).next(next))
+}
+
+/// The path that a link leads to.
+fn behind(link: &ConfigPath, target: &str) -> Option<ConfigPath> {
+    let mut segments: Vec<&str> = link.segments().collect();
+    segments.pop();
+    for segment in target.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()?),
+            segment => segments.push(segment),
+        }
+    }
+    ConfigPath::new(&segments.join("/")).ok()
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure> {
@@ -94,38 +178,20 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let settings = Rootcast::read(&source)
         .map_err(|error| Failure::from(rootcast_bundler::PublishError::from(CompileError::from(error))))?;
     let host = host(&settings, arguments.host.as_deref(), &arguments.labels)?;
-    let (mut found, mut versions) = (Vec::new(), Vec::new());
-    for bundle in layers(&settings, &host) {
-        let file = settings.source_path(&bundle, &path);
-        let Ok(at) = ConfigPath::new(&file) else { continue };
-        // Where a longer layer has the directory, this one has not the file.
-        if settings.place(&at) != Some((bundle.clone(), path.clone())) {
-            continue;
-        }
-        let secret = settings.secrets.recipients(&at).is_some();
-        let Some(content) = source.read_path(&file)? else { continue };
-        if secret {
-            versions.clear();
-        } else {
-            versions.push(Version { bundle: bundle.clone(), content: content.into() });
-        }
-        found.push(Found { bundle, file, secret });
-    }
-    let Some(highest) = found.last() else {
-        let message = format!("host {} has no file {path}: none of its layers has", plain(&host.host));
-        return Err(Failure::new(Exit::Differences, message)
-            .next("`--label` gives the labels that choose a host's layers"));
-    };
+    let (found, versions) = look(&source, &settings, &host, &path)?;
+    let Some(highest) = found.last() else { return Err(none(&source, &settings, &host, &path)?) };
     let merges = settings.views.merge(&path).is_some();
     let rendered = settings.views.is_template(&path);
-    let how = match (merges && !highest.secret && versions.len() > 1, rendered && !highest.secret) {
+    let how = match (merges && versions.len() > 1, rendered) {
+        _ if highest.link.is_some() => "linked",
+        _ if highest.secret => "taken",
         (true, true) => "rendered and merged",
         (true, false) => "merged",
         (false, true) => "rendered",
         (false, false) => "taken",
     };
     let mut values = Vec::new();
-    if !highest.secret {
+    if !versions.is_empty() {
         let made = derive(&settings.views, &path, &versions, &host).map_err(|error| {
             let at = settings.source_path(&error.bundle, &error.path);
             Failure::new(Exit::InvalidSource, format!("{at}:{}", error.flaw)).next("correct the file")
@@ -148,9 +214,21 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         }
     }
     if let Some(key) = key.filter(|_| values.is_empty()) {
-        let message = format!("{path} of host {} has no value at `{}`", plain(&host.host), plain(key));
-        return Err(Failure::new(Exit::Differences, message)
-            .next(format!("rootcast explain {path}   shows all its keys")));
+        let (name, key) = (plain(&host.host), plain(key));
+        let failure = |message: String| Failure::new(Exit::Differences, message);
+        return Err(match &highest.link {
+            None => failure(format!("{path} of host {name} has no value at `{key}`"))
+                .next(format!("rootcast explain {path}   shows all its keys")),
+            Some(target) => {
+                let failure = failure(format!("{path} of host {name} is a link to {target}"));
+                match behind(&path, target) {
+                    Some(target) => {
+                        failure.next(format!("rootcast explain {}", plain(&format!("{target}:{key}"))))
+                    }
+                    None => failure,
+                }
+            }
+        });
     }
     tell(&path, &host, (how, rendered), (&found, &values), output);
     Ok(())
@@ -181,9 +259,10 @@ fn tell(
     (found, values): (&[Found], &[Explained]),
     output: &Output,
 ) {
-    let layers = found
-        .iter()
-        .map(|found| json!({ "bundle": found.bundle.as_str(), "file": found.file, "secret": found.secret }));
+    let layers = found.iter().map(|found| {
+        let Found { bundle, file, secret, link } = found;
+        json!({ "bundle": bundle.as_str(), "file": file, "secret": secret, "link": link })
+    });
     let told = values.iter().map(|value| {
         json!({ "key": value.name, "value": value.text, "file": value.file,
                 "line": value.place.line, "column": value.place.column, "rendered": rendered })
@@ -193,13 +272,19 @@ fn tell(
         "layers": layers.collect::<Vec<_>>(), "values": told.collect::<Vec<_>>(),
     }));
     output.line(format!("{path} on {}: {how} from", plain(&host.host)));
-    let one = how == "taken" || how == "rendered";
+    // What stands for itself hides what is below it, and nothing is merged with it.
+    let stands = |layer: &Found| layer.secret || layer.link.is_some();
+    let highest = found.iter().rposition(stands).unwrap_or_default();
+    let one = matches!(how, "taken" | "rendered" | "linked");
     for (at, layer) in found.iter().enumerate() {
-        let note = match (layer.secret, one && at + 1 < found.len()) {
-            (true, _) => "  a secret",
-            (false, true) => "  hidden by those below",
-            (false, false) => "",
+        let mut note = match (layer.secret, &layer.link) {
+            (true, _) => "  a secret".into(),
+            (false, Some(target)) => format!("  a link to {target}"),
+            (false, None) => String::new(),
         };
+        if at < highest || (one || at == highest && stands(layer)) && at + 1 < found.len() {
+            note.push_str("  hidden by those below");
+        }
         output.line(format!("  {:<24} {}{note}", layer.bundle.as_str(), plain(&layer.file)));
     }
     let width = values.iter().map(|value| value.name.chars().count()).max().unwrap_or(0).min(40);

@@ -56,9 +56,10 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
                 output.line(format!("channel {}", status.channel));
             }
             let mut left = arguments.limit.unwrap_or(usize::MAX);
+            let mut is_first = true;
             let each = |rows: &[HostRow]| {
                 rows.iter().for_each(|row| output.value(&channel_json(row, status)));
-                print(rows, output);
+                print(rows, std::mem::take(&mut is_first), output);
             };
             unanswered.extend(pages(&asked, status, &selector, &mut left, each).await?);
         }
@@ -151,21 +152,30 @@ fn release(row: &HostRow) -> String {
     if row.condition.release == 0 { "none".into() } else { row.condition.release.to_string() }
 }
 
-/// One line for each host.
-pub(crate) fn print(rows: &[HostRow], output: &Output) {
+/// One line for each host, under a heading.
+pub(crate) fn print(rows: &[HostRow], heading: bool, output: &Output) {
+    if rows.is_empty() {
+        return;
+    }
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let names: Vec<(String, String)> = rows
         .iter()
         .map(|row| (plain(&row.name), plain(row.relays.last().map_or("", String::as_str))))
         .collect();
-    let width = |of: fn(&(String, String)) -> &String| {
-        names.iter().map(|row| of(row).chars().count()).max().unwrap_or(0)
+    let width = |of: fn(&(String, String)) -> &String, title: &str| {
+        names.iter().map(|row| of(row).chars().count()).max().unwrap_or(0).max(title.len())
     };
-    let (names_wide, relays_wide) = (width(|row| &row.0), width(|row| &row.1));
+    let (names_wide, relays_wide) = (width(|row| &row.0, "HOST"), width(|row| &row.1, "RELAY"));
+    if heading {
+        output.line(format!(
+            "{:names_wide$}  {:relays_wide$}  RELEASE  {:8}    SINCE  WHY",
+            "HOST", "RELAY", "STATE"
+        ));
+    }
     for (row, (name, relay)) in rows.iter().zip(&names) {
         let since = age(now().saturating_sub(row.condition.since));
         let mut line = format!(
-            "{name:names_wide$}  {relay:relays_wide$}  release {:<5}  {} {since:>7}",
+            "{name:names_wide$}  {relay:relays_wide$}  {:>7}  {}  {since:>7}",
             release(row),
             word(row.condition.state, colours)
         );

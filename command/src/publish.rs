@@ -6,6 +6,7 @@ use crate::passphrase::Asking;
 use crate::sign;
 use indicatif::ProgressBar;
 use rootcast::draft::ReleaseDraft;
+use rootcast::settings::SettingsError;
 use rootcast::trust::TrustChain;
 use rootcast_bundler::config::CONFIG_FILE;
 use rootcast_bundler::source::Source;
@@ -65,11 +66,12 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         let drafted = runtime()?.block_on(async {
             let mut publisher = Publisher::open(&keyless)?;
             publisher.set_allow_empty(arguments.allow_empty);
-            let draft = publisher.draft(&source, progress).await?;
-            Ok::<_, PublishError>((draft, publisher.trust()))
+            let (draft, warnings) = publisher.draft(&source, progress).await?;
+            Ok::<_, PublishError>((draft, warnings, publisher.trust()))
         });
         bar.finish_and_clear();
-        let (draft, trust) = drafted?;
+        let (draft, warnings, trust) = drafted?;
+        output.value(&json!({ "event": "compiled", "warnings": warn(&warnings) }));
         return unsigned(draft, &trust, file, output);
     }
     let published = runtime()?.block_on(async {
@@ -103,9 +105,16 @@ fn unsigned(
     Ok(())
 }
 
+/// Says what of the settings has no effect; and gives it for whoever reads JSON.
+pub(crate) fn warn(warnings: &[SettingsError]) -> Vec<String> {
+    let messages: Vec<String> =
+        warnings.iter().map(|warning| plain(&format!("{CONFIG_FILE}:{warning}"))).collect();
+    messages.iter().for_each(|message| eprintln!("warning: {message}"));
+    messages
+}
+
 fn told(published: &Published, begun: Instant, output: &Output) -> Result<(), Failure> {
-    let warnings: Vec<String> =
-        published.warnings.iter().map(|warning| plain(&format!("{CONFIG_FILE}:{warning}"))).collect();
+    let warnings = warn(&published.warnings);
     let ms = begun.elapsed().as_millis() as u64;
     output.value(&json!({
         "channel": published.channel.as_str(), "release": published.number, "commit": published.commit,
@@ -113,7 +122,6 @@ fn told(published: &Published, begun: Instant, output: &Output) -> Result<(), Fa
         "bundles": published.bundles, "overtaken": published.overtaken, "published": published.is_new, "ms": ms,
         "warnings": warnings,
     }));
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     if published.is_new {
         output.line(format!(
             "release {} of channel {}: {} files changed, edits of {}, {} ms",

@@ -218,7 +218,7 @@ fn print(asked: &Asked, channels: &[Channel], output: &Output) {
         }
         if channel.hosts.is_none() && !channel.status.worst.is_empty() {
             output.line("\nworst:");
-            crate::hosts::print(&channel.status.worst, output);
+            crate::hosts::print(&channel.status.worst, true, output);
         }
         let Counts { hosts, newest, behind, stale, failed, offline } = channel.counts();
         output.line(format!(

@@ -124,7 +124,9 @@ fn st_22_hosts_of_a_tree_are_found_and_say_why_they_are_not_on_the_newest_releas
     );
     assert!(failed[0]["reason"].as_str().unwrap().contains("clash"), "{failed:?}");
     let text = run(0, &[&["hosts", "release!=2"], &from[..]].concat());
-    assert!(text.contains("web-1") && text.contains("failed") && text.contains("release 1"), "{text}");
+    let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["HOST", "RELAY", "RELEASE", "STATE", "SINCE", "WHY"], "{text}");
+    assert_eq!((words.len(), &words[1][..4]), (2, &["web-1", "eu", "1", "failed"][..]), "{text}");
     let behind = rootcast(&[&["status", "--expect", "2"], &from[..]].concat());
     assert_eq!(behind.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&behind.stderr).contains("next: `rootcast hosts 'release!=2'`"));

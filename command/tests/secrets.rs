@@ -117,7 +117,7 @@ fn a_secret_reaches_its_hosts_and_nobody_else() {
     let one = scene.agent("web-1", &address, &scene.secrets("web-1"));
     let two = scene.agent("web-2", &address, &scene.secrets("web-2"));
     let published = scene.publish(&publisher);
-    let warning = "rootcast.toml:9:19: no file is under `nothing/**`, so nothing is made secret by it";
+    let warning = "rootcast.toml:9:19: no file that is delivered is under `nothing/**`, so nothing is made secret by it";
     assert_eq!(published["warnings"], serde_json::json!([warning]));
 
     // The one has both, the other what is for both; in memory, for their owner alone.

@@ -107,6 +107,49 @@ fn s4_5_explain_shows_which_layer_gave_each_value() {
 }
 
 #[test]
+fn explain_says_what_is_a_link_and_where_it_leads() {
+    let source = tempfile::tempdir().unwrap();
+    let path = source.path().to_str().unwrap();
+    let at = |name: &str| source.path().join(name);
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, at(name)).unwrap();
+    for directory in ["base/app/conf", "host/web-1/app"] {
+        fs::create_dir_all(at(directory)).unwrap();
+    }
+    fs::write(at("rootcast.toml"), SETTINGS).unwrap();
+    fs::write(at("base/app/a.toml"), "a = 1\n").unwrap();
+    fs::write(at("base/app/over.toml"), "a = 2\n").unwrap();
+    fs::write(at("host/web-1/app/link.toml"), "a = 3\n").unwrap();
+    link("a.toml", "base/app/link.toml");
+    link("../app", "base/app/dir");
+    link("a.toml", "host/web-1/app/over.toml");
+    let explain = |code, what: &str, host: &str| {
+        run(code, &["explain", what, "--host", host, "--source", path]).0.pop().unwrap()
+    };
+    let told = explain(0, "app/link.toml", "web-2");
+    assert_eq!((&told["how"], &told["layers"][0]["link"]), (&"linked".into(), &"a.toml".into()));
+    // Above a link a file begins anew; below one it is hidden.
+    let told = explain(0, "app/link.toml", "web-1");
+    assert_eq!((&told["how"], &told["values"][0]["value"]), (&"taken".into(), &"3".into()));
+    let told = explain(0, "app/over.toml", "web-1");
+    assert_eq!((&told["how"], told["values"].as_array().unwrap().len()), (&"linked".into(), 0));
+    let output = common::rootcast(&["explain", "app/over.toml", "--host", "web-1", "--source", path]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        shown.contains("base/app/over.toml  hidden by") && shown.contains("over.toml  a link to a.toml\n"),
+        "{shown}"
+    );
+    let error = |what, message: &str, next: &str| {
+        let error = explain(3, what, "web-1");
+        assert_eq!((error["message"].as_str(), error["next"].as_str()), (Some(message), Some(next)));
+    };
+    let to = "app/over.toml of host web-1 is a link to a.toml";
+    error("app/over.toml:a", to, "rootcast explain app/a.toml:a");
+    let beneath = "host web-1 has no file app/dir/a.toml: base/app/dir is a link to ../app";
+    error("app/dir/a.toml", beneath, "rootcast explain app/a.toml");
+    error("app/conf", "host web-1 has no file app/conf: base/app/conf is a directory", "name a file in it");
+}
+
+#[test]
 fn f_75_diff_shows_what_publishing_would_change() {
     let (deployment, source) = set_up();
     let (_origin, address) = deployment.relay("origin", "127.0.0.1:0", &[]);
@@ -167,4 +210,29 @@ fn s4_8_one_repository_makes_a_single_node_and_a_cluster() {
     assert_eq!(keys("alone"), ["domain", "web.port", "db.port"]);
     assert_eq!(keys("web-1"), ["domain", "web.port"]);
     assert_eq!(keys("db-1"), ["domain", "db.port"]);
+}
+
+#[test]
+fn f_99_what_has_no_effect_is_told_before_and_when_it_is_published() {
+    let (deployment, source) = set_up();
+    let (_origin, address) = deployment.relay("origin", "127.0.0.1:0", &[]);
+    let publisher = deployment.publisher("publisher", &address);
+    let path = source.path.to_str().unwrap();
+    let settings = format!("{SETTINGS}[services.app]\nfiles = ['base/app.toml']\n");
+    source.write("rootcast.toml", &settings);
+    source.commit("second");
+    let warning = "rootcast.toml:11:10: no host of [hosts] has a file under `base/app.toml`, so service `app` never \
+                   runs for one; did you mean `app.toml`?";
+    let told = |lines: &[serde_json::Value], errors: &str| {
+        let warnings = lines.iter().filter_map(|line| line["warnings"].as_array()).flatten();
+        assert_eq!(warnings.collect::<Vec<_>>(), [warning]);
+        assert!(errors.contains(&format!("warning: {warning}\n")), "{errors}");
+    };
+    let (lines, errors) = run(3, &["diff", "--source", path, "--config", &publisher]);
+    told(&lines, &errors);
+    let draft = deployment.path("draft");
+    let (lines, errors) = run(0, &["publish", path, "--config", &publisher, "--unsigned", &draft]);
+    told(&lines, &errors);
+    let (lines, errors) = run(0, &["publish", path, "--config", &publisher]);
+    told(&lines, &errors);
 }

@@ -1,11 +1,12 @@
 //! Services: which files a program owns, where they are installed, and what is done when they change.
 //!
 //! They are declared in the repository's `rootcast.toml` and travel as the file `services` of the
-//! bundle `plan` (specs/configuration.md, F-90 to F-79). What a host permits is the host's own business.
+//! bundle `plan` (specs/configuration.md, F-90 to F-99). What a host permits is the host's own business.
 
 mod check;
 mod names;
 mod order;
+mod placeholder;
 mod settings;
 mod work;
 
@@ -13,7 +14,7 @@ pub use check::{Probe, Verdict};
 pub use names::{AccountName, HostPath, ServiceFault, ServiceName, UnitName};
 pub use order::{Ended, Schedule, cycle};
 pub use settings::WrittenServices;
-pub use work::{CURRENT, Hook, Patience, Phase, SHELL, STAGED, Signal, UnitAction, Url, Work};
+pub use work::{Hook, Patience, Phase, SHELL, Signal, UnitAction, Url, Work};
 
 use crate::codec::{self, CodecError};
 use crate::encode_as_array;

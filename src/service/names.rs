@@ -54,6 +54,11 @@ pub enum ServiceFault {
         /// The other service.
         other: ServiceName,
     },
+    /// A placeholder in an argument that stands for nothing.
+    #[error(
+        "`{0}` stands for nothing; {{staged}} and {{current}} do, and `{{{0}}}` is the text `{0}` itself"
+    )]
+    Placeholder(String),
     /// A hook that cannot be one.
     #[error("{0}")]
     Hook(String),

@@ -3,7 +3,7 @@
 use super::work::milliseconds;
 use super::{
     AccountName, Hook, HostPath, How, Install, Patience, Phase, SHELL, Service, ServiceFault, ServiceName,
-    Services, Signal, UnitAction, UnitName, Url, Work,
+    Services, Signal, UnitAction, UnitName, Url, Work, placeholder,
 };
 use crate::limits::{HOOK_INTERVAL, HOOK_OUTPUT, HOOK_TIMEOUT};
 use crate::path::ConfigPath;
@@ -59,7 +59,7 @@ struct WrittenInstall {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenHook {
-    command: Option<Vec<String>>,
+    command: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     shell: bool,
     signal: Option<Spanned<String>>,
@@ -117,6 +117,22 @@ fn at<T>(
     read: impl FnOnce(&str) -> Result<T, ServiceFault>,
 ) -> Result<T, SettingsError> {
     read(written.get_ref()).map_err(|fault| SettingsError::at(text, written.span().start, fault.to_string()))
+}
+
+impl WrittenServices {
+    /// The patterns of their files, each with the service's name.
+    pub fn patterns(&self) -> impl Iterator<Item = (&str, &Spanned<String>)> {
+        self.0.iter().flat_map(|(name, service)| {
+            service.get_ref().files.get_ref().iter().map(move |files| (name.as_str(), files))
+        })
+    }
+
+    /// What they install of the view, each with the service's name.
+    pub fn installed(&self) -> impl Iterator<Item = (&str, &Spanned<String>)> {
+        self.0.iter().flat_map(|(name, service)| {
+            service.get_ref().install.iter().map(move |install| (name.as_str(), &install.get_ref().from))
+        })
+    }
 }
 
 impl Services {
@@ -248,18 +264,29 @@ fn read_hook(text: &str, phase: Phase, spanned: &Spanned<WrittenHook>) -> Result
             stable: written.stable.as_ref().map_or(usual.stable, |seconds| seconds.0),
         },
     };
-    hook.check().map_err(|fault| wrong(&fault.to_string()))?;
+    hook.check().map_err(|fault| match &fault {
+        ServiceFault::Placeholder(unknown) => {
+            let mut arguments = written.command.iter().flatten();
+            let argument = arguments.find(|argument| placeholder::check(argument.get_ref()).is_err());
+            let place = argument.map_or(start, |argument| argument.span().start);
+            let mut error = SettingsError::at(text, place, format!("{}: {fault}", phase.as_str()));
+            error.suggestion = nearest(unknown, &placeholder::PLACEHOLDERS).map(str::to_owned);
+            error
+        }
+        _ => wrong(&fault.to_string()),
+    })?;
     Ok(hook)
 }
 
 fn read_work(text: &str, start: usize, written: &WrittenHook) -> Result<Work, SettingsError> {
     let one_of = |words: Vec<&str>| format!("one of {}", words.join(", "));
     if let Some(command) = &written.command {
+        let command = command.iter().map(|argument| argument.get_ref().clone());
         if !written.shell {
-            return Ok(Work::Command(command.clone()));
+            return Ok(Work::Command(command.collect()));
         }
         let shell = [SHELL.to_owned(), "-c".to_owned()].into_iter();
-        return Ok(Work::Command(shell.chain(command.iter().cloned()).collect()));
+        return Ok(Work::Command(shell.chain(command).collect()));
     }
     if let (Some(signal), Some(file)) = (&written.signal, &written.pid_file) {
         let known = Signal::ALL.iter().find(|known| known.as_str() == signal.get_ref());

@@ -87,6 +87,25 @@ fn f_4_every_mistake_is_named_with_its_place() {
         (service("activate = [{ command = ['sh'] }]\n"), "3:13: activate: the program `sh` is no absolute"),
         (service("activate = [{ command = ['/{staged}/x'] }]\n"), "3:13: activate: the program"),
         (service("activate = [{ command = [] }]\n"), "3:13: activate: `command` is empty"),
+        (
+            service("activate = [{ command = ['{current}/x'] }]\n"),
+            "3:13: activate: the program `{current}/x` is no",
+        ),
+        (
+            service("activate = [{ command = ['/x', '{staged}', 'a{stage}b'] }]\n"),
+            "3:44: activate: `{stage}` stands for nothing; {staged} and {current} do, and `{{stage}}` is the \
+             text `{stage}` itself; did you mean `{staged}`?",
+        ),
+        (service("activate = [{ command = ['a {curent}'], shell = true }]\n"), "3:26: activate: `{curent}`"),
+        (
+            service("activate = [{ command = ['/x'], environment = { A = '{staged}/a' } }]\n"),
+            "3:13: activate: `{staged}` stands for a directory in the arguments of a command only",
+        ),
+        (
+            service("activate = [{ signal = 'HUP', pid_file = '/{current}/p' }]\n"),
+            "3:13: activate: `{current}`",
+        ),
+        (service("check = [{ http = 'http://127.0.0.1/{staged}' }]\n"), "3:10: check: `{staged}` stands for"),
         (service("activate = [{ command = ['/x'], timeout = 0 }]\n"), "3:13: activate: `timeout` is out"),
         (service("activate = [{ command = ['/x'], timeout = -1 }]\n"), "3:43: "),
         (service("activate = [{ command = ['/x'], retries = 1 }]\n"), "3:13: activate: `retries`"),
@@ -137,6 +156,8 @@ fn what_is_decoded_is_judged_as_what_is_read() {
     assert!(refused(&|all| all[0].hooks.reverse()).contains("order of the phases"));
     assert!(refused(&|all| all[0].hooks[0].timeout = 0).contains("`timeout`"));
     assert!(refused(&|all| all[0].files.clear()).contains("no `files`"));
+    let command = Work::Command(vec!["/x".into(), "{x}".into()]);
+    assert!(refused(&|all| all[0].hooks[0].work = command.clone()).contains("`{x}` stands for nothing"));
     assert!(refused(&|all| all[0].install[1].to = all[0].install[0].to.clone()).contains("installs"));
     let mode = How::Copy { owner: None, group: None, mode: Some(0o4755) };
     assert!(refused(&|all| all[0].install[1].how = mode.clone()).contains("0777"));

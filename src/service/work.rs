@@ -1,6 +1,6 @@
 //! What a hook does, and within which bounds.
 
-use super::{AccountName, HostPath, ServiceFault, UnitName};
+use super::{AccountName, HostPath, ServiceFault, UnitName, placeholder};
 use crate::encode_as_array;
 use crate::limits::{
     HOOK_INTERVAL, HOOK_INTERVAL_MOST, HOOK_OUTPUT, HOOK_OUTPUT_MOST, HOOK_RETRIES_MOST, HOOK_STABLE_MOST,
@@ -12,10 +12,6 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What stands in arguments for the directory of the tree that is being activated.
-pub const STAGED: &str = "{staged}";
-/// What stands in arguments for the directory of the live tree.
-pub const CURRENT: &str = "{current}";
 /// The program of a command for which `shell = true` asks for a shell.
 pub const SHELL: &str = "/bin/sh";
 
@@ -322,7 +318,7 @@ impl Hook {
     /// The arguments of a command, with the directories of the trees in their places.
     pub fn arguments(&self, staged: &str, current: &str) -> Vec<String> {
         let Work::Command(arguments) = &self.work else { return Vec::new() };
-        arguments.iter().map(|text| text.replace(STAGED, staged).replace(CURRENT, current)).collect()
+        arguments.iter().map(|text| placeholder::filled_in(text, staged, current)).collect()
     }
 
     /// Checks what no type does.
@@ -335,8 +331,14 @@ impl Hook {
                 };
                 if HostPath::new(program).is_err() || program.contains('{') {
                     let program: String = program.chars().take(120).collect();
-                    return wrong(format!("the program `{}` is no absolute path", program.escape_debug()));
+                    let why =
+                        if program.contains('{') { ", and nothing stands for another in it" } else { "" };
+                    return wrong(format!(
+                        "the program `{}` is no absolute path{why}",
+                        program.escape_debug()
+                    ));
                 }
+                arguments.iter().try_for_each(|text| placeholder::check(text))?;
                 if arguments.len() > MAX_ARGUMENTS || arguments.iter().any(|text| !is_argument(text)) {
                     return wrong(format!(
                         "at most {MAX_ARGUMENTS} arguments of at most {MAX_ARGUMENT} bytes without NUL"
@@ -362,6 +364,15 @@ impl Hook {
         };
         if self.environment.len() > MAX_HOOK_VARIABLES || !self.environment.iter().all(is_variable) {
             return wrong(format!("`environment` has at most {MAX_HOOK_VARIABLES} variables with names"));
+        }
+        let elsewhere = match &self.work {
+            Work::Signal(_, file) => Some(file.as_str()),
+            Work::Http(url, _) => Some(url.as_str()),
+            Work::Command(_) | Work::Unit(..) | Work::Tcp(_) => None,
+        };
+        let elsewhere = elsewhere.into_iter().chain(self.environment.values().map(String::as_str));
+        if let Some(stray) = elsewhere.filter_map(placeholder::stray).next() {
+            return wrong(format!("`{stray}` stands for a directory in the arguments of a command only"));
         }
         let Patience { retries, interval, stable } = self.patience;
         let bounds = [

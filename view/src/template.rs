@@ -151,6 +151,9 @@ fn flaw(text: &str, layer: usize, error: &Error) -> Flaw {
     };
     let message = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => format!("takes more than {TEMPLATE_FUEL} steps"),
+        (ErrorKind::InvalidOperation, Some("recursion limit exceeded")) => {
+            format!("nests deeper than {TEMPLATE_NESTING} levels; does it call itself?")
+        }
         (ErrorKind::WriteFailure, _) => format!("makes more than {MAX_DERIVED} bytes"),
         (ErrorKind::UndefinedError, _) => match error.range().and_then(|range| text.get(range)) {
             Some(named) => format!("`{}` is not defined", shown(named.trim())),
@@ -199,7 +202,9 @@ mod tests {
             ("ü {{ hostt }}", "1:6: template: `hostt` is not defined"),
             ("{% if nothing %}x{% endif %}", "1:7: template: `nothing` is not defined"),
             ("a\n{{ host", "2:"),
-            ("{% include 'x' %}", "1:"),
+            ("a\n{% include 'x' %}", "2:4: template: syntax error: unknown statement include"),
+            ("{% extends 'x' %}", "1:4: template: syntax error: unknown statement extends"),
+            ("{% import 'x' as x %}", "1:4: template: syntax error: unknown statement import"),
             ("{% macro m() %}{% endmacro %}", "1:"),
             ("{{ debug() }}", "1:4: "),
             ("{{ 1 // 0 }}", "1:4: "),
@@ -216,8 +221,11 @@ mod tests {
         assert!(rendered(loops).unwrap_err().contains("takes more than 1000000 steps"));
         let wide = "{% set a = 'x' * 60000 %}{% for i in range(99) %}{{ a }}{% endfor %}";
         assert!(rendered(wide).unwrap_err().contains("makes more than 1048576 bytes"));
-        let recursive = "{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}";
-        assert!(rendered(recursive).unwrap_err().starts_with("1:"));
+        let recursive = "a\n{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}";
+        assert_eq!(
+            rendered(recursive).unwrap_err(),
+            format!("2:13: template: nests deeper than {TEMPLATE_NESTING} levels; does it call itself?")
+        );
         let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
         assert!(rendered(&deep).is_err());
         assert!(rendered("{{ namespace() }}").is_err());

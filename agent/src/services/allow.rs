@@ -104,11 +104,25 @@ impl Allow {
             _ => &self.checks,
         };
         let lines = wanted.missing.iter().map(|(key, missing)| {
-            let all: Vec<String> = have(key).iter().chain(missing).map(|text| format!("{text:?}")).collect();
+            let all: Vec<String> = have(key).iter().chain(missing).map(|text| quoted(text)).collect();
             format!("{key} = [{}]", all.join(", "))
         });
-        lines.collect::<Vec<_>>().join("; ")
+        lines.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Text as TOML has it, in one line that drives no terminal.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            shown if character.escape_debug().len() == 1 || shown == '\'' => quoted.push(shown),
+            other => quoted.push_str(&format!("\\U{:08X}", u32::from(other))),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 impl Wanted {
@@ -158,6 +172,22 @@ mod tests {
             checks: vec!["10.0.0.1:80".into(), "http://10.0.0.1".into()],
         };
         assert_eq!(refusal(&all, text), None);
+    }
+
+    #[test]
+    fn a_45_the_lines_can_be_pasted() {
+        let text = "install = [{ from = 'a', to = '/etc/a \\u200b\\\"' }]\nactivate = [{ command = ['/bin/ü\\x', 'y'] }]\n"
+            .replace("'/etc/a \\u200b\\\"'", "\"/etc/a \\u200b\\\"\"");
+        let allow = Allow { install: vec!["/opt/o'clock".into()], ..Allow::default() };
+        let Err(ServiceError::NotPermitted { lines, .. }) = allow.judge(services(&text).iter()) else {
+            panic!("it is not permitted")
+        };
+        assert_eq!(
+            lines,
+            "commands = [\"/bin/ü\\\\x\"]\ninstall = [\"/opt/o'clock\", \"/etc/a \\U0000200B\\\"\"]"
+        );
+        let pasted: Allow = rootcast::settings::parse(&lines).unwrap();
+        assert_eq!(refusal(&pasted, &text), None);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 pub enum ServiceError {
     /// More than the operator of this host permits. Nothing was changed.
     #[error(
-        "{first}, which this host does not permit; if it should, put into [allow] of its agent.toml: {lines}"
+        "{first}, which this host does not permit; if it should, put into [allow] of its agent.toml \
+         (`rootcast agent noop` there shows it): {}", .lines.replace('\n', "; ")
     )]
     NotPermitted {
         /// The first such thing.
         first: String,
-        /// The lines that would permit all of it.
+        /// The lines that would permit all of it, one below the other.
         lines: String,
     },
     /// Something could not be done to a file.

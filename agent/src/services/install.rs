@@ -1,5 +1,9 @@
 //! What of a view is at fixed places of the host: links into `current`, and copies.
 
+mod placing;
+
+pub use placing::{Doing, Placing};
+
 use super::{Allow, ServiceError, account};
 use rootcast::codec;
 use rootcast::limits::{MAX_DIFFERENCES, MAX_INSTALLED, MAX_INSTALLED_FILE};

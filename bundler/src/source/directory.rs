@@ -167,6 +167,18 @@ impl DirectorySource {
             Err(error) => Err(cannot_read(place, bytes, error)),
         }
     }
+
+    pub(super) fn link_at(&self, place: &Place, path: &ConfigPath) -> Result<Option<Vec<u8>>, SourceError> {
+        let read = beneath(&open_root(place)?, path, |directory, name| {
+            rustix::fs::readlinkat(directory, name, Vec::new())
+        });
+        match read {
+            Ok(target) => Ok(Some(target.into_bytes())),
+            // It is something else; or lies beneath what is no directory.
+            Err(Errno::NOENT | Errno::INVAL | Errno::LOOP | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(cannot_read(place, path.as_str().as_bytes(), error)),
+        }
+    }
 }
 
 /// Every file, sorted.

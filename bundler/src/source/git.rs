@@ -198,8 +198,34 @@ impl GitSource {
     }
 
     pub(super) fn read_path(&self, place: &Place, path: &ConfigPath) -> Result<Option<Vec<u8>>, SourceError> {
-        let shown = printable(path.as_str().as_bytes());
-        let damaged = |source: Cause| damaged(place, format!("`{shown}`"), source);
+        let file = printable(path.as_str().as_bytes());
+        match self.entry(place, path)? {
+            None => Ok(None),
+            Some((mode, id)) => match what_is(mode) {
+                What::File(FileKind::Regular | FileKind::Executable) => {
+                    let read = self.read_blob(id, place.limits.file_size);
+                    read.map(Some).map_err(|source| damaged(place, format!("`{file}`"), source))
+                }
+                _ => Err(SourceError::NotAFile { path: place.path.clone(), file }),
+            },
+        }
+    }
+
+    pub(super) fn link_at(&self, place: &Place, path: &ConfigPath) -> Result<Option<Vec<u8>>, SourceError> {
+        match self.entry(place, path)? {
+            Some((mode, id)) if matches!(what_is(mode), What::File(FileKind::Symlink)) => {
+                let read = self.read_blob(id, MAX_SYMLINK as u64);
+                let file = || printable(path.as_str().as_bytes());
+                read.map(Some).map_err(|source| damaged(place, format!("`{}`", file()), source))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What the commit's tree has at a path.
+    fn entry(&self, place: &Place, path: &ConfigPath) -> Result<Option<(u16, ObjectId)>, SourceError> {
+        let damaged =
+            |source: Cause| damaged(place, format!("`{}`", printable(path.as_str().as_bytes())), source);
         let (mut mode, mut id) = (TREE, self.tree);
         for segment in path.segments() {
             if mode != TREE {
@@ -215,10 +241,7 @@ impl GitSource {
                 None => return Ok(None),
             }
         }
-        if !matches!(what_is(mode), What::File(FileKind::Regular | FileKind::Executable)) {
-            return Err(SourceError::NotAFile { path: place.path.clone(), file: shown });
-        }
-        self.read_blob(id, place.limits.file_size).map(Some).map_err(damaged)
+        Ok(Some((mode, id)))
     }
 
     /// The bytes of a tree object.

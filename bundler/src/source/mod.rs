@@ -462,6 +462,18 @@ impl Source {
         }
     }
 
+    /// The target of the link at `path`; `None` where something else is there, or nothing.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn link_at(&self, path: &ConfigPath) -> Result<Option<String>, SourceError> {
+        let target = match &self.kind {
+            Kind::Git(git) => git.link_at(&self.place, path),
+            Kind::Directory(directory) => directory.link_at(&self.place, path),
+        };
+        Ok(target?.map(|target| printable(&target)))
+    }
+
     /// The newest `count` commits along first parents, oldest first, ending with
     /// the one that is read. Fewer where history begins, or a shallow clone ends;
     /// none for a directory.

@@ -1,6 +1,6 @@
 //! `rootcast agent history`
 
-use super::Which;
+use super::{Which, noop};
 use crate::failure::Failure;
 use crate::local::Asked;
 use crate::output::{Output, age, now, plain};
@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     which: Which,
 }
+
+/// What every reason has that is about permission.
+const NOT_PERMITTED: &str = "which this host does not permit";
 
 /// How a release ended that is not live.
 fn told(state: State) -> &'static str {
@@ -55,14 +58,22 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     let asked = config.socket().and_then(|socket| Asked::at(socket).value("/v1/status").ok());
     let now_says =
         asked.map(|(status, _)| json!({ "state": status.get("state"), "reason": status.get("reason") }));
+    let permitting = now_says
+        .as_ref()
+        .and_then(|said| said.get("reason")?.as_str())
+        .filter(|reason| reason.contains(NOT_PERMITTED))
+        .and_then(|_| noop::wanting(&config));
     output.value(&json!({
-        "state": journal.state.as_str(), "hold": orders.hold,
+        "state": journal.state.as_str(), "hold": orders.hold, "permitting": permitting,
         "quarantined": refused.map(|new| new.release.number),
         "reason": journal.reason, "output": journal.output, "now": now_says,
     }));
     let is_more = |text: &&str| refused.is_none() && !text.is_empty();
     if let Some(reason) = now_says.as_ref().and_then(|said| said.get("reason")?.as_str()).filter(is_more) {
         output.line(format!("the agent says: {}", plain(reason)));
+        if let Some(lines) = &permitting {
+            output.line(format!("this would permit it, in the agent's configuration:\n\n{lines}\n"));
+        }
     }
     if let Some(new) = refused {
         output.line(format!("release {} is quarantined: {}", new.release.number, plain(&journal.reason)));

@@ -8,7 +8,7 @@ mod tree;
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, bytes};
-use crate::publish::{runtime, shown};
+use crate::publish::{runtime, shown, warn};
 use check::Labels;
 use platform::Platform;
 use process::{News, Process};
@@ -297,6 +297,7 @@ impl Dev<'_> {
         if !published.is_new && self.releases > 0 {
             return Ok(());
         }
+        warn(&published.warnings);
         let commit = self.source().commit().to_vec();
         self.commits.push(commit);
         self.releases += 1;
