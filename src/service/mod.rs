@@ -65,6 +65,20 @@ pub struct Install {
 }
 encode_as_array!(Install { from, to, how });
 
+impl Install {
+    /// Where what the view has at a path is installed, and the path that a link there leads to; `None` of a
+    /// path that is neither `from` nor beneath it. All of a directory that is linked is behind the one link.
+    pub fn place_of<'p>(&'p self, path: &'p ConfigPath) -> Option<(String, &'p ConfigPath)> {
+        let inside = path.as_str().strip_prefix(self.from.as_str())?;
+        match (&self.how, inside) {
+            (How::Copy { .. }, "") => Some((self.to.as_str().to_owned(), path)),
+            (_, inside) if !inside.is_empty() && !inside.starts_with('/') => None,
+            (How::Link, _) => Some((self.to.as_str().to_owned(), &self.from)),
+            (How::Copy { .. }, inside) => Some((format!("{}{inside}", self.to.as_str()), path)),
+        }
+    }
+}
+
 /// A service (F-90).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

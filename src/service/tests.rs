@@ -303,3 +303,25 @@ fn s3_1_three_chained_and_one_apart_take_the_time_of_three() {
     }
     assert_eq!(rounds, [2, 1, 1]);
 }
+
+#[test]
+fn f_93_what_is_installed_has_its_place() {
+    let install =
+        |how| Install { from: ConfigPath::new("a/b").unwrap(), to: HostPath::new("/etc/x").unwrap(), how };
+    let copy = install(How::Copy { owner: None, group: None, mode: None });
+    let link = install(How::Link);
+    for (path, copied, linked) in [
+        ("a/b", Some(("/etc/x", "a/b")), Some(("/etc/x", "a/b"))),
+        ("a/b/c/d", Some(("/etc/x/c/d", "a/b/c/d")), Some(("/etc/x", "a/b"))),
+        ("a/bc", None, None),
+        ("a", None, None),
+    ] {
+        let path = ConfigPath::new(path).unwrap();
+        let told = |install: &Install| {
+            install.place_of(&path).map(|(place, from)| (place, from.as_str().to_owned()))
+        };
+        let wanted =
+            |place: Option<(&str, &str)>| place.map(|(place, from)| (place.to_owned(), from.to_owned()));
+        assert_eq!((told(&copy), told(&link)), (wanted(copied), wanted(linked)), "{path}");
+    }
+}

@@ -9,7 +9,7 @@ use rootcast::activation::Generation;
 use rootcast::drift::Spot;
 use rootcast::limits::MAX_INSTALLED;
 use rootcast::path::ConfigPath;
-use rootcast::service::{How, Install, Services};
+use rootcast::service::{Install, Services};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,19 +149,10 @@ fn add_places<'p>(
     install: &Install,
     places: &mut BTreeMap<PathBuf, Box<str>>,
 ) {
-    let (from, to) = (install.from.as_str(), Path::new(install.to.as_str()));
-    for path in paths.map(ConfigPath::as_str) {
+    for (place, from) in paths.filter_map(|path| install.place_of(path)) {
         if places.len() >= MAX_INSTALLED {
             return;
         }
-        let rest = path.strip_prefix(from).unwrap_or_default().trim_start_matches('/');
-        match (&install.how, rest) {
-            (How::Link, _) => {
-                places.insert(to.to_owned(), from.into());
-                return;
-            }
-            (How::Copy { .. }, "") => drop(places.insert(to.to_owned(), path.into())),
-            (How::Copy { .. }, rest) => drop(places.insert(to.join(rest), path.into())),
-        }
+        places.insert(PathBuf::from(place), from.as_str().into());
     }
 }

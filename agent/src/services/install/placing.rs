@@ -74,9 +74,9 @@ impl Installer {
     ) -> Result<Vec<Placing>, ServiceError> {
         let mut wanted = BTreeMap::new();
         for install in services.iter().flat_map(|service| &service.install) {
-            for (from, entry) in beneath(view, &install.from) {
-                let (place, from, want) = foreseen(install, from, entry)?;
-                wanted.insert(place, (from, want));
+            for (path, entry) in beneath(view, &install.from) {
+                let Some((place, from)) = install.place_of(path) else { continue };
+                wanted.insert(PathBuf::from(place), (from.clone(), foreseen(install, entry)?));
             }
         }
         let before = self.remembered()?;
@@ -139,26 +139,16 @@ fn beneath<'v>(view: &'v View, path: &ConfigPath) -> Vec<(&'v ConfigPath, &'v En
     behind.take_while(|(path, _)| path.as_str().starts_with(&within)).collect()
 }
 
-/// What an entry at or beneath `install.from` is to be where.
-fn foreseen<'v>(
-    install: &Install,
-    path: &ConfigPath,
-    entry: &'v Entry,
-) -> Result<(PathBuf, ConfigPath, Foreseen<'v>), ServiceError> {
-    let to = Path::new(install.to.as_str());
-    let How::Copy { owner, group, mode } = &install.how else {
-        return Ok((to.to_owned(), install.from.clone(), Foreseen::Link));
+/// What an entry at or beneath `install.from` is to be in its place.
+fn foreseen<'v>(install: &Install, entry: &'v Entry) -> Result<Foreseen<'v>, ServiceError> {
+    let (How::Copy { owner, group, mode }, Entry::File { content, executable }) = (&install.how, entry)
+    else {
+        return Ok(Foreseen::Link);
     };
-    let inside = path.as_str().strip_prefix(install.from.as_str()).unwrap_or_default();
-    let place = match inside.strip_prefix('/') {
-        Some(inside) => to.join(inside),
-        None => to.to_owned(),
-    };
-    let Entry::File { content, executable } = entry else { return Ok((place, path.clone(), Foreseen::Link)) };
     let user = owner.as_ref().map(account::user).transpose()?;
     let gid = group.as_ref().map(account::group).transpose()?.or(user.map(|user| user.gid));
     let mode = mode.map_or(if *executable { 0o755 } else { 0o644 }, u32::from);
-    Ok((place, path.clone(), Foreseen::Copy(content, (user.map(|user| user.uid), gid), mode)))
+    Ok(Foreseen::Copy(content, (user.map(|user| user.uid), gid), mode))
 }
 
 /// Whether a file, whose length is right, has a content.
