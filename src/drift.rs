@@ -1,5 +1,5 @@
-//! What is done about a live tree that others change: which paths are looked
-//! at, when, and when a path is left to whoever keeps rewriting it
+//! What is done about a live tree that others change, and what services installed of it: which
+//! places are looked at, when, and when a path is left to whoever keeps rewriting it
 //! (specs/activation.md, A-50 to A-59). `now` is the time since any fixed moment.
 
 use crate::limits::{
@@ -42,12 +42,23 @@ pub enum Spot {
     Current,
     /// A path in the live slot; empty for the slot itself. Of a directory: all beneath it too.
     Path(Box<str>),
+    /// A place of the host where a service has a file or link installed: an absolute path.
+    Installed(Box<str>),
 }
 
 impl Spot {
     /// A path in the live slot.
     pub fn path(path: &str) -> Self {
         Self::Path(path.into())
+    }
+
+    /// A place outside the slots.
+    pub fn installed(place: &str) -> Self {
+        Self::Installed(place.into())
+    }
+
+    fn is_installed(&self) -> bool {
+        matches!(self, Self::Installed(_))
     }
 
     /// Whether this is a directory somewhere above `other`.
@@ -66,7 +77,7 @@ impl fmt::Display for Spot {
         match self {
             Self::Current => f.write_str("current"),
             Self::Path(path) if path.is_empty() => f.write_str("."),
-            Self::Path(path) => f.write_str(path),
+            Self::Path(path) | Self::Installed(path) => f.write_str(path),
         }
     }
 }
@@ -82,7 +93,10 @@ pub enum Work {
         repair: bool,
     },
     /// Compare everything, and say with [`Drift::touched`] what differs.
-    Check,
+    Check {
+        /// Whether something is known to have changed. Otherwise it may take its time, and other work come first.
+        hurry: bool,
+    },
 }
 
 /// What an operator should look at.
@@ -92,6 +106,13 @@ pub enum Alarm {
     Differs(Named),
     /// These are rewritten again and again, and are left for now.
     Left(Named),
+    /// Somebody has to make way for what is to be there.
+    Refused {
+        /// Why the first of these places is not put right.
+        why: String,
+        /// How many there are beside it.
+        more: usize,
+    },
     /// So much was repaired in [`REPAIR_WINDOW`] that the rest waits.
     Flood,
 }
@@ -129,6 +150,8 @@ impl fmt::Display for Alarm {
             Self::Left(named) => {
                 write!(f, "drift: {named} are rewritten again and again; they are left for now")
             }
+            Self::Refused { why, more: 0 } => write!(f, "drift: {why}"),
+            Self::Refused { why, more } => write!(f, "drift: {why}; and {more} more are not put right"),
             Self::Flood => write!(f, "drift: more than {MAX_REPAIRS} repairs in a minute; the rest waits"),
         }
     }
@@ -145,12 +168,19 @@ struct History {
     left: Option<Duration>,
     /// When it was repaired last.
     last: Duration,
+    /// Whether it was made right by a flip or activation since it was left, and touched by nobody since.
+    is_void: bool,
 }
 
 impl History {
     /// How long it is left after so many strikes.
     fn wait(&self) -> Duration {
         LEFT_FIRST.saturating_mul(1 << self.strikes.saturating_sub(1).min(16)).min(LEFT_MAX)
+    }
+
+    /// Whether it is left, and differs as far as anybody knows.
+    fn is_left(&self) -> bool {
+        self.left.is_some() && !self.is_void
     }
 
     /// Whether nothing of it matters any more.
@@ -160,7 +190,7 @@ impl History {
     }
 }
 
-/// The state of a live tree, as far as it is known.
+/// The state of a live tree and of what is installed of it, as far as it is known.
 #[derive(Debug)]
 pub struct Drift {
     mode: Mode,
@@ -168,11 +198,15 @@ pub struct Drift {
     histories: BTreeMap<Spot, History>,
     /// What differs and stays so, as the settings want it.
     differing: BTreeSet<Spot>,
+    /// What differs and cannot be put right: why, and when that is tried again.
+    refused: BTreeMap<Spot, (String, Duration)>,
     /// Times of the repairs within [`REPAIR_WINDOW`].
     repairs: VecDeque<Duration>,
     /// Since when looks are counted, and how many there were.
     looks: (Duration, u32),
     next_check: Duration,
+    /// Whether something changed, and it is not known what.
+    is_blind: bool,
     /// Whether all of the tree is watched.
     watched: bool,
 }
@@ -185,25 +219,49 @@ impl Drift {
             waiting: BTreeSet::new(),
             histories: BTreeMap::new(),
             differing: BTreeSet::new(),
+            refused: BTreeMap::new(),
             repairs: VecDeque::new(),
             looks: (now, 0),
             next_check: now,
+            is_blind: false,
             watched: true,
         };
         drift.flipped(now, jitter);
         drift
     }
 
-    /// Another tree is live, made whole a moment ago: nothing that was seen before concerns it, but for
-    /// what is rewritten again and again, which will be so there too.
+    /// Another tree is live, made whole a moment ago: nothing that was seen before concerns it. What is rewritten
+    /// again and again will be so there too, and is left for as long as before, but is an alarm only once it was.
     pub fn flipped(&mut self, now: Duration, jitter: u32) {
-        self.waiting.clear();
-        self.differing.clear();
+        self.void(|spot| !spot.is_installed());
+        self.is_blind = false;
         self.next_check = now + spread(RECHECK_AFTER_FLIP, jitter);
     }
 
-    /// Something may have changed there.
+    /// Services have installed what they install, a moment ago: as [`Drift::flipped`], for those places.
+    pub fn reinstalled(&mut self) {
+        self.void(Spot::is_installed);
+    }
+
+    fn void(&mut self, is_void: impl Fn(&Spot) -> bool) {
+        self.waiting.retain(|spot| !is_void(spot));
+        self.differing.retain(|spot| !is_void(spot));
+        self.refused.retain(|spot, _| !is_void(spot));
+        for (spot, history) in &mut self.histories {
+            history.is_void |= is_void(spot);
+        }
+    }
+
+    /// Something changed there.
     pub fn touched(&mut self, spot: Spot, now: Duration) {
+        if let Some(history) = self.histories.get_mut(&spot) {
+            history.is_void = false;
+        }
+        self.suspected(spot, now);
+    }
+
+    /// Something may have changed there; or nothing, so that it is no reason for an alarm.
+    pub fn suspected(&mut self, spot: Spot, now: Duration) {
         if self.mode == Mode::Off || self.waiting.contains(&spot) {
             return;
         }
@@ -216,7 +274,7 @@ impl Drift {
     /// It is not known what changed: everything is compared at once.
     pub fn lost_sight(&mut self, now: Duration) {
         self.waiting.retain(|spot| *spot == Spot::Current);
-        self.next_check = now;
+        (self.next_check, self.is_blind) = (now, true);
     }
 
     /// Whether all of the tree is watched. Where it is not, it is compared more often.
@@ -246,7 +304,7 @@ impl Drift {
             self.count_look(now);
             let gap = if self.watched { RECHECK } else { RECHECK_UNWATCHED };
             self.next_check = now + spread(gap, jitter);
-            return Some(Work::Check);
+            return Some(Work::Check { hurry: core::mem::take(&mut self.is_blind) });
         }
         None
     }
@@ -257,10 +315,13 @@ impl Drift {
             return None;
         }
         let mut wakes = self.next_check;
-        if self.waiting.iter().any(|spot| self.left_until(spot).is_none()) {
+        if self.is_waiting() {
             let full = self.repairs.len() >= MAX_REPAIRS;
             let room = self.repairs.front().filter(|_| full).map_or(now, |first| *first + REPAIR_WINDOW);
             wakes = wakes.min(room);
+        }
+        for (_, again) in self.refused.values() {
+            wakes = wakes.min(*again);
         }
         for left in self.histories.values().filter_map(|history| history.left) {
             wakes = wakes.min(left);
@@ -283,6 +344,7 @@ impl Drift {
         let history = self.histories.entry(spot.clone()).or_default();
         history.repairs.push_back(now);
         history.last = now;
+        history.is_void = false;
         let allowed = if history.strikes > 0 { 2 } else { MAX_REPAIRS_OF_PATH };
         if history.repairs.len() >= allowed {
             history.strikes += 1;
@@ -298,6 +360,21 @@ impl Drift {
         self.differing.extend(found.into_iter().take(room));
     }
 
+    /// These differ and cannot be put right, with the reasons: all of that kind at the places that were compared. Each
+    /// is tried again when something happens there, and every [`RECHECK_UNWATCHED`].
+    pub fn refuse(
+        &mut self,
+        looked: &[Spot],
+        found: impl IntoIterator<Item = (Spot, String)>,
+        now: Duration,
+        jitter: u32,
+    ) {
+        self.refused.retain(|spot, _| !looked.contains(spot));
+        let room = MAX_DRIFT_SPOTS.saturating_sub(self.refused.len());
+        let again = now + spread(RECHECK_UNWATCHED, jitter);
+        self.refused.extend(found.into_iter().take(room).map(|(spot, why)| (spot, (why, again))));
+    }
+
     /// Whether a place is not known to differ yet.
     pub fn is_news(&self, spot: &Spot) -> bool {
         !self.differing.contains(spot)
@@ -310,19 +387,28 @@ impl Drift {
 
     /// What an operator should look at, the worst first.
     pub fn alarm(&self) -> Option<Alarm> {
-        let left = self.histories.iter().filter(|(_, history)| history.left.is_some()).map(|(spot, _)| spot);
+        let left = self.histories.iter().filter(|(_, history)| history.is_left()).map(|(spot, _)| spot);
         if let Some(named) = Named::of(left) {
             return Some(Alarm::Left(named));
         }
-        if self.repairs.len() >= MAX_REPAIRS {
+        if let Some((why, _)) = self.refused.values().next() {
+            return Some(Alarm::Refused { why: why.clone(), more: self.refused.len() - 1 });
+        }
+        if self.repairs.len() >= MAX_REPAIRS && self.is_waiting() {
             return Some(Alarm::Flood);
         }
         Named::of(self.differing.iter()).map(Alarm::Differs)
     }
 
-    /// How many places are known to differ: those that are left, and those that are only reported.
+    /// How many places are known to differ: those that are left, refused, and only reported.
     pub fn known_to_differ(&self) -> usize {
-        self.differing.len() + self.histories.values().filter(|history| history.left.is_some()).count()
+        let left = self.histories.values().filter(|history| history.is_left()).count();
+        self.differing.len() + self.refused.len() + left
+    }
+
+    /// Whether something waits that is not left.
+    fn is_waiting(&self) -> bool {
+        self.waiting.iter().any(|spot| self.left_until(spot).is_none())
     }
 
     fn left_until(&self, spot: &Spot) -> Option<Duration> {
@@ -345,9 +431,7 @@ impl Drift {
         for spot in &due {
             self.waiting.remove(spot);
         }
-        let all: BTreeSet<Spot> = due.iter().cloned().collect();
-        due.retain(|spot| !lies_beneath(spot, &all));
-        due
+        outermost(due)
     }
 
     fn next_look(&self, now: Duration) -> Duration {
@@ -378,7 +462,19 @@ impl Drift {
             }
         }
         self.histories.retain(|_, history| !history.is_over(now));
+        for (spot, (_, again)) in &mut self.refused {
+            if *again <= now {
+                *again = now + RECHECK_UNWATCHED;
+                self.waiting.insert(spot.clone());
+            }
+        }
     }
+}
+
+/// These places without those that lie beneath another of them.
+pub fn outermost(spots: impl IntoIterator<Item = Spot>) -> Vec<Spot> {
+    let all: BTreeSet<Spot> = spots.into_iter().collect();
+    all.iter().filter(|spot| !lies_beneath(spot, &all)).cloned().collect()
 }
 
 fn lies_beneath(spot: &Spot, all: &BTreeSet<Spot>) -> bool {

@@ -43,17 +43,27 @@ impl<'a, S: ObjectSource + ?Sized> Layers<'a, S> {
         Ok(versions)
     }
 
-    /// The whole view. Memory follows its number of files.
+    /// The part of the view at a path and beneath it; all where it is empty. That no path is a file and a directory
+    /// is not looked at. Costs what is there, and the depth of the trees.
     ///
-    /// Refuses layers that together make one path a file and a directory.
-    pub fn resolve(&self) -> Result<BTreeMap<ConfigPath, Entry>, TreeError> {
+    /// # Errors
+    /// When a tree cannot be read.
+    pub fn below(&self, path: &str) -> Result<BTreeMap<ConfigPath, Entry>, TreeError> {
         let mut view = BTreeMap::new();
         for layer in &self.trees {
-            layer.walk::<TreeError>(|path, entry| {
+            layer.walk_below::<TreeError>(path, |path, entry| {
                 view.insert(path, entry);
                 Ok(())
             })?;
         }
+        Ok(view)
+    }
+
+    /// The whole view. Memory follows its number of files.
+    ///
+    /// Refuses layers that together make one path a file and a directory.
+    pub fn resolve(&self) -> Result<BTreeMap<ConfigPath, Entry>, TreeError> {
+        let view = self.below("")?;
         for path in view.keys() {
             for parent in path.parents() {
                 if let Some((file, _)) = view.get_key_value(parent) {

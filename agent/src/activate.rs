@@ -1,14 +1,17 @@
 //! Bringing a held release to life: which layers, which files, which slot.
 
 mod generations;
+mod installed;
 mod live;
 
+pub(crate) use installed::{Placed, Turned};
 pub(crate) use live::Looked;
 
 use crate::AgentError;
 use crate::required::Required;
 use crate::secrets::{Secrets, ViewSecrets};
 use crate::slots::{Moment, Patterns, Report, SlotError, SlotName, Slots, Staged};
+use installed::Installing;
 use rootcast::activation::Generation;
 use rootcast::entry::{Content, Entry};
 use rootcast::id::{BlobId, NodeId};
@@ -40,8 +43,10 @@ pub struct Activation {
     changed: Option<Vec<Box<str>>>,
     /// The standby, while it waits to be made live.
     ready: Option<(Staged, Shown)>,
-    /// How often another tree became live, or what is live was found whole.
-    flips: watch::Sender<u64>,
+    /// What is installed outside the slots, while nothing is under way.
+    installed: Option<Arc<Installing>>,
+    /// How often another tree became live, or what is live was found whole; and the same of what is installed.
+    turned: watch::Sender<Turned>,
 }
 
 /// What a slot holds.
@@ -127,7 +132,8 @@ impl Activation {
             standby: None,
             changed: None,
             ready: None,
-            flips: watch::Sender::new(0),
+            installed: None,
+            turned: watch::Sender::default(),
         }
     }
 
@@ -221,14 +227,14 @@ impl Activation {
         let store = self.replica.store().clone();
         self.changed = self.note_changes(&*store);
         self.forget_secrets();
-        self.flips.send_modify(|flips| *flips += 1);
+        self.turned.send_modify(|turned| turned.tree += 1);
         outcome?;
         Ok(live)
     }
 
-    /// Changes whenever another tree is live, or what is live is known.
-    pub(crate) fn flips(&self) -> watch::Receiver<u64> {
-        self.flips.subscribe()
+    /// Changes whenever another tree is live, or what is live is known; and what is installed of it.
+    pub(crate) fn turned(&self) -> watch::Receiver<Turned> {
+        self.turned.subscribe()
     }
 
     /// The link `current`.
@@ -265,7 +271,7 @@ impl Activation {
             self.secrets.put(&shown.secrets, objects)?;
             self.slots.adopt_active(since)?;
             self.active = Some(shown);
-            self.flips.send_modify(|flips| *flips += 1);
+            self.turned.send_modify(|turned| turned.tree += 1);
         } else {
             // What is live stays so for as long as nothing newer can be: its secrets too.
             if let Err(error) = self.secrets.put(&self.slots.active_secrets(), objects) {

@@ -172,7 +172,20 @@ impl Converging {
                 None => Err(AgentError::NoGeneration(number)),
             },
         };
-        Ok(Outcome { held, ..outcome? })
+        let outcome = Outcome { held, ..outcome? };
+        self.settle().await?;
+        Ok(outcome)
+    }
+
+    /// Has what is installed kept as it is from now on.
+    async fn settle(&self) -> Result<(), AgentError> {
+        let Some(live) = self.books.history.live().cloned() else { return Ok(()) };
+        let books = self.books.directory().to_owned();
+        self.blocking(move |activation| {
+            activation.settle(&live, &books);
+            Ok(())
+        })
+        .await
     }
 
     async fn make_live(&mut self, new: Generation) -> Result<Outcome, AgentError> {
@@ -242,7 +255,11 @@ impl Converging {
         let Journal { old, new, touched, .. } = self.books.journal.clone();
         let Some(new) = new else { return Ok(()) };
         let (from, to) = (old.clone(), new.clone());
-        let mut change = self.blocking(move |activation| activation.change(from.as_ref(), &to)).await?;
+        let change = self.blocking(move |activation| {
+            activation.unsettle();
+            activation.change(from.as_ref(), &to)
+        });
+        let mut change = change.await?;
         change.touched = touched;
         while let Some(step) = self.books.journal.step() {
             let state = self.books.journal.state;

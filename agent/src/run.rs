@@ -1,6 +1,6 @@
 //! The agent's life: follow, verify, activate, report.
 
-use crate::activate::Activation;
+use crate::activate::{Activation, Turned};
 use crate::activating::{Agent, Joints};
 use crate::books::Books;
 use crate::converge::Converging;
@@ -60,7 +60,7 @@ pub(crate) async fn run_reloading(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let config = settings.borrow().clone();
-    let Opened { member, replica, variables, activation, flips, ignored } = open(&machine, &config)?;
+    let Opened { member, replica, variables, activation, turned, ignored } = open(&machine, &config)?;
     let own = member.identity.name().clone();
     let name = variables.host;
     let interest = watch::Sender::new(Interest::named(Required::at_first(&variables.labels)?));
@@ -113,7 +113,8 @@ pub(crate) async fn run_reloading(
         home: config.live.clone(),
         mode: config.drift,
         ignored,
-        flips,
+        settings: settings.clone(),
+        turned,
         status: drift,
         events: events.clone(),
     };
@@ -147,7 +148,7 @@ struct Opened {
     variables: Variables,
     activation: Arc<Mutex<Activation>>,
     /// Changed when a generation has become live.
-    flips: watch::Receiver<u64>,
+    turned: watch::Receiver<Turned>,
     ignored: Patterns,
 }
 
@@ -167,8 +168,8 @@ fn open(machine: &Arc<dyn Machine>, config: &AgentConfig) -> Result<Opened, Agen
     let activation = Activation::new(replica.clone(), variables.clone(), slots)
         .with_secrets(secrets)
         .with_ignored(ignored.clone());
-    let flips = activation.flips();
-    Ok(Opened { member, replica, variables, activation: Arc::new(Mutex::new(activation)), flips, ignored })
+    let turned = activation.turned();
+    Ok(Opened { member, replica, variables, activation: Arc::new(Mutex::new(activation)), turned, ignored })
 }
 
 /// The socket of the local API. A host without it is as good as before to everybody else.

@@ -83,9 +83,9 @@ fn a_54_more_repairs_than_a_minute_has_room_for_wait() {
     for number in 0..MAX_REPAIRS {
         drift.repaired(&Spot::path(&format!("f{number}")), now);
     }
-    assert_eq!(drift.alarm(), Some(Alarm::Flood));
+    assert_eq!(drift.alarm(), None, "nothing waits");
     drift.touched(Spot::path("one/more"), now);
-    assert_eq!(drift.work(now, JITTER), None);
+    assert_eq!((drift.work(now, JITTER), drift.alarm()), (None, Some(Alarm::Flood)));
     let then = now + REPAIR_WINDOW;
     assert_eq!(rounded(drift.wakes(now).unwrap()), 60, "the first check comes before");
     assert_eq!(look(&mut drift, then), [Spot::path("one/more")]);
@@ -98,7 +98,7 @@ fn a_51_where_more_is_touched_than_is_kept_everything_is_compared() {
     for number in 0..=MAX_DRIFT_SPOTS {
         drift.touched(Spot::path(&format!("f{number}")), seconds(1));
     }
-    assert_eq!(drift.work(seconds(1), JITTER), Some(Work::Check));
+    assert_eq!(drift.work(seconds(1), JITTER), Some(Work::Check { hurry: true }));
     assert!(drift.waiting.len() <= MAX_DRIFT_SPOTS && MAX_DIFFERENCES < MAX_DRIFT_SPOTS);
 }
 
@@ -107,13 +107,13 @@ fn a_55_all_is_compared_after_a_flip_then_rarely_and_more_often_where_not_all_is
     let mut drift = repairing();
     assert_eq!(rounded(drift.wakes(Duration::ZERO).unwrap()), RECHECK_AFTER_FLIP.as_secs());
     let now = seconds(61);
-    assert_eq!(drift.work(now, JITTER), Some(Work::Check));
+    assert_eq!(drift.work(now, JITTER), Some(Work::Check { hurry: false }));
     let next = drift.wakes(now).unwrap();
     assert_eq!(rounded(next - now), RECHECK.as_secs());
     drift.watches(false, now, JITTER);
     assert_eq!(rounded(drift.wakes(now).unwrap() - now), RECHECK_UNWATCHED.as_secs());
     let later = now + seconds(61);
-    assert_eq!(drift.work(later, JITTER), Some(Work::Check));
+    assert_eq!(drift.work(later, JITTER), Some(Work::Check { hurry: false }));
     assert_eq!(rounded(drift.wakes(later).unwrap() - later), RECHECK_UNWATCHED.as_secs());
     // Not all hosts at one time.
     let other = Drift::new(Mode::Repair, now, 0).next_check;
@@ -140,11 +140,76 @@ fn a_56_off_does_nothing_and_report_names_what_differs_until_it_does_not() {
     assert_eq!(drift.alarm(), None, "its directory was compared whole");
 }
 
+/// Has this place left after as many repairs as it may have.
+fn left(drift: &mut Drift, spot: &Spot, now: Duration) {
+    for _ in 0..MAX_REPAIRS_OF_PATH {
+        drift.repaired(spot, now);
+    }
+    assert!(matches!(drift.alarm(), Some(Alarm::Left(_))), "{:?}", drift.alarm());
+}
+
+#[test]
+fn a_54_a_flip_ends_alarms_about_the_tree_and_an_activation_those_about_what_is_installed() {
+    let now = seconds(5);
+    let (path, place) = (Spot::path("a"), Spot::installed("/etc/a"));
+    for (of, other) in [(&path, &place), (&place, &path)] {
+        let end = |drift: &mut Drift, spot: &Spot| match spot.is_installed() {
+            true => drift.reinstalled(),
+            false => drift.flipped(now, JITTER),
+        };
+        let mut drift = repairing();
+        left(&mut drift, of, now);
+        drift.touched(of.clone(), now);
+        end(&mut drift, other);
+        assert_eq!((drift.known_to_differ(), drift.waiting.len()), (1, 1), "{other} is another thing");
+        end(&mut drift, of);
+        assert_eq!((drift.alarm(), drift.known_to_differ()), (None, 0));
+        assert!(drift.waiting.is_empty());
+        drift.suspected(of.clone(), now);
+        assert_eq!(drift.alarm(), None, "nobody is known to have touched it");
+        // Whoever rewrites it is still there: it is left as long as it was.
+        drift.touched(of.clone(), now);
+        assert!(matches!(drift.alarm(), Some(Alarm::Left(_))));
+        assert_eq!((drift.work(now, JITTER), drift.known_to_differ()), (None, 1));
+        drift.refuse(&[], [(of.clone(), "in the way".to_owned())], now, JITTER);
+        drift.differ(&[], [of.clone()]);
+        end(&mut drift, of);
+        assert_eq!((drift.alarm(), drift.known_to_differ()), (None, 0));
+    }
+    let mut drift = repairing();
+    (0..MAX_REPAIRS).for_each(|number| drift.repaired(&Spot::path(&format!("f{number}")), now));
+    drift.touched(path, now);
+    assert_eq!(drift.alarm(), Some(Alarm::Flood));
+    drift.flipped(now, JITTER);
+    assert_eq!(drift.alarm(), None, "nothing waits any more");
+}
+
+#[test]
+fn a_58_what_cannot_be_put_right_is_an_alarm_and_tried_again() {
+    let mut drift = repairing();
+    let (spot, now) = (Spot::installed("/etc/a"), seconds(100));
+    drift.touched(spot.clone(), now);
+    assert_eq!(look(&mut drift, now), std::slice::from_ref(&spot));
+    assert_eq!(drift.work(now, JITTER), Some(Work::Check { hurry: false }));
+    let (one, other) = ((spot.clone(), "x".to_owned()), (Spot::installed("/etc/b"), "y".to_owned()));
+    drift.refuse(std::slice::from_ref(&spot), [one, other], now, JITTER);
+    assert_eq!(drift.alarm().unwrap().to_string(), "drift: x; and 1 more are not put right");
+    drift.refuse(&[Spot::installed("/etc/b")], [], now, JITTER);
+    assert_eq!(drift.alarm().unwrap().to_string(), "drift: x");
+    let again = drift.wakes(now).unwrap();
+    assert_eq!(rounded(again - now), RECHECK_UNWATCHED.as_secs());
+    assert_eq!(look(&mut drift, again), std::slice::from_ref(&spot));
+    drift.refuse(std::slice::from_ref(&spot), [], again, JITTER);
+    assert_eq!((drift.alarm(), drift.known_to_differ()), (None, 0));
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Touch(u8),
     Wait(u64),
     Flip,
+    Install,
+    Refuse(u8),
     Overflow,
 }
 
@@ -153,8 +218,18 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (0u8..40).prop_map(Event::Touch),
         3 => (0u64..20_000).prop_map(Event::Wait),
         1 => Just(Event::Flip),
+        1 => Just(Event::Install),
+        1 => (0u8..40).prop_map(Event::Refuse),
         1 => Just(Event::Overflow),
     ]
+}
+
+/// Of these, every fourth is outside the tree.
+fn place(number: u8) -> Spot {
+    match number % 4 {
+        0 => Spot::installed(&format!("/etc/f{number}")),
+        _ => Spot::path(&format!("d{}/f{number}", number % 3)),
+    }
 }
 
 proptest! {
@@ -167,9 +242,11 @@ proptest! {
         let mut repairs: Vec<(Duration, Spot)> = Vec::new();
         for event in events {
             match event {
-                Event::Touch(path) => drift.touched(Spot::path(&format!("d{}/f{path}", path % 3)), now),
+                Event::Touch(path) => drift.touched(place(path), now),
                 Event::Wait(millis) => now += Duration::from_millis(millis),
                 Event::Flip => drift.flipped(now, JITTER),
+                Event::Install => drift.reinstalled(),
+                Event::Refuse(path) => drift.refuse(&[], [(place(path), String::new())], now, JITTER),
                 Event::Overflow => drift.lost_sight(now),
             }
             let mut works = 0;
@@ -178,6 +255,7 @@ proptest! {
                 prop_assert!(works <= MAX_LOOKS);
                 let Work::Look { spots, .. } = work else { continue };
                 prop_assert!(!spots.is_empty());
+                drift.refuse(&spots, [], now, JITTER);
                 for spot in spots {
                     drift.repaired(&spot, now);
                     repairs.push((now, spot));
@@ -185,6 +263,7 @@ proptest! {
             }
             prop_assert!(drift.waiting.len() <= MAX_DRIFT_SPOTS);
             prop_assert!(drift.histories.len() <= MAX_DRIFT_HISTORIES);
+            prop_assert!(drift.refused.len() <= MAX_DRIFT_SPOTS);
             prop_assert!(drift.wakes(now).is_some_and(|wakes| wakes >= now));
         }
         for (at, spot) in &repairs {

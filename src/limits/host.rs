@@ -1,6 +1,6 @@
 //! What keeping and telling of a host's live tree may cost.
 
-use super::{MAX_DIFFERENCES, MAX_SEGMENT, MIB};
+use super::{KIB, MAX_DIFFERENCES, MAX_SEGMENT, MIB};
 use core::time::Duration;
 
 /// Paths of the live tree that wait to be looked at; where more do, all of it is looked at.
@@ -29,6 +29,12 @@ pub const RECHECK_AFTER_FLIP: Duration = Duration::from_secs(60);
 pub const RECHECK: Duration = Duration::from_secs(6 * 3600);
 /// ... and where not all of it is watched, about this often.
 pub const RECHECK_UNWATCHED: Duration = Duration::from_secs(60);
+/// Bytes a second that such a comparison reads while nothing hurries, ...
+pub const CHECK_RATE: u64 = 32 * MIB;
+/// ... so many at a time, ...
+pub const CHECK_SLICE: u64 = MIB;
+/// ... where a small file counts as so many.
+pub const CHECK_FILE: u64 = 4 * KIB;
 /// Most directories of a live tree that are watched.
 pub const MAX_WATCHES: usize = 65_536;
 /// Bytes of events that are read of a watch at once.
@@ -71,5 +77,6 @@ const _: () = {
     assert!(MAX_REPAIRS_OF_PATH <= MAX_REPAIRS && MAX_DRIFT_HISTORIES >= MAX_REPAIRS);
     assert!(REPAIR_WINDOW.as_secs() <= LEFT_FIRST.as_secs() && LEFT_FIRST.as_secs() <= LEFT_MAX.as_secs());
     assert!(RECHECK_UNWATCHED.as_secs() <= RECHECK.as_secs());
+    assert!(CHECK_FILE <= CHECK_SLICE && CHECK_SLICE <= CHECK_RATE);
     assert!(WATCH_BUFFER >= 2 * (MAX_SEGMENT + 17), "an event with the longest name fits");
 };

@@ -182,6 +182,40 @@ impl<'a, S: ObjectSource + ?Sized> Tree<'a, S> {
         Ok(())
     }
 
+    /// Calls `each` for the entry at a path and for those beneath it, in path order; for all where it is empty.
+    ///
+    /// # Errors
+    /// When the tree cannot be read, and those of `each`.
+    pub fn walk_below<E: From<TreeError>>(
+        &self,
+        path: &str,
+        mut each: impl FnMut(ConfigPath, Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if path.is_empty() {
+            return self.walk(each);
+        }
+        let mut leaves = self.cursor(0);
+        // Between a path and what is beneath it there may be others, as `a-b` between `a` and `a/b`.
+        if leaves.seek(path)?
+            && let Some((at, entry)) = leaves.leaf()?.into_iter().find(|(at, _)| at.as_str() == path)
+        {
+            each(at, entry)?;
+        }
+        let beneath = format!("{path}/");
+        let mut more = leaves.seek(beneath.as_str())?;
+        while more {
+            for (at, entry) in leaves.leaf()?.into_iter().skip_while(|(at, _)| at.as_str() < beneath.as_str())
+            {
+                if !at.as_str().starts_with(&beneath) {
+                    return Ok(());
+                }
+                each(at, entry)?;
+            }
+            more = leaves.advance()?;
+        }
+        Ok(())
+    }
+
     /// Calls `each` for every object the tree is made of: nodes, blobs and
     /// chunk lists. Where `each` says no, what lies below is skipped.
     pub fn objects<E: From<TreeError>>(

@@ -51,7 +51,7 @@ impl Activation {
     }
 
     /// The services of a generation.
-    fn services(&self, generation: &Generation) -> Result<Services, AgentError> {
+    pub(super) fn services(&self, generation: &Generation) -> Result<Services, AgentError> {
         let objects: &dyn ObjectSource = &**self.replica.store();
         services_of(objects, generation.plan)
     }

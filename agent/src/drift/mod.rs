@@ -1,18 +1,20 @@
 //! Keeping the live tree as its release has it: hears of changes, compares, repairs
 //! (specs/activation.md, A-50 to A-59). What to do and when is [`rootcast::drift`].
 
+mod pace;
 mod watches;
 
 pub use watches::Limit;
 
-use crate::AgentError;
-use crate::AgentEvent;
-use crate::activate::{Activation, Looked};
-use crate::slots::{CurrentRepaired, Fault, Moment, Patterns};
+use crate::activate::{Activation, Looked, Placed, Turned};
+use crate::slots::{Checked, CurrentRepaired, Fault, Moment, Patterns};
+use crate::{AgentConfig, AgentError, AgentEvent};
 use rootcast::drift::{Drift, Mode, Spot, Work};
 use rootcast::limits::{MAX_DRIFT_NAMED, MAX_DRIFT_SPOTS};
 use rootcast_replica::Replica;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -77,11 +79,19 @@ pub(crate) struct Keeper {
     pub(crate) home: PathBuf,
     pub(crate) mode: Mode,
     pub(crate) ignored: Patterns,
-    /// Changed when a generation has become live.
-    pub(crate) flips: watch::Receiver<u64>,
+    /// What may be written outside the live tree is among them.
+    pub(crate) settings: watch::Receiver<AgentConfig>,
+    /// Changed when a generation has become live, or what it installs was installed.
+    pub(crate) turned: watch::Receiver<Turned>,
     pub(crate) status: watch::Sender<DriftStatus>,
     pub(crate) events: Arc<dyn Fn(AgentEvent) + Send + Sync>,
 }
+
+/// What a comparison of everything found: in the tree, and outside.
+type Compared = (Checked, Vec<Spot>);
+
+/// One that takes its time. Dropped, it ends.
+type Comparing = Pin<Box<dyn Future<Output = Result<Compared, AgentError>> + Send>>;
 
 /// What is kept between one turn and the next.
 struct Turns {
@@ -90,6 +100,10 @@ struct Turns {
     /// Why not all of the tree is watched.
     limit: Option<Limit>,
     root: Option<(PathBuf, Moment)>,
+    /// What is installed outside the tree, if that is known.
+    placed: Option<Placed>,
+    turned: Turned,
+    checking: Option<Comparing>,
     home_gone: bool,
     trouble: Option<String>,
     begun: Instant,
@@ -112,8 +126,9 @@ impl Keeper {
         let watches = Watches::open(&self.home);
         let limit = watches.as_ref().err().copied();
         let drift = Drift::new(self.mode, Duration::ZERO, self.jitter());
-        let (root, home_gone, trouble) = (None, false, None);
-        let mut turns = Turns { drift, watches, limit, root, home_gone, trouble, begun };
+        let (root, placed, turned, home_gone, trouble) = (None, None, Turned::default(), false, None);
+        let mut turns =
+            Turns { drift, watches, limit, root, placed, turned, checking: None, home_gone, trouble, begun };
         loop {
             let now = turns.now();
             let wakes = turns.drift.wakes(now).filter(|_| turns.root.is_some());
@@ -129,13 +144,24 @@ impl Keeper {
                     Err(_) => std::future::pending().await,
                 }
             };
+            let checked = async {
+                match &mut turns.checking {
+                    Some(checking) => checking.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                changed = self.flips.changed() => match changed {
-                    Ok(()) => self.turn(&mut turns).await,
-                    Err(_) => return,
-                },
+                changed = self.turned.changed() => {
+                    if changed.is_err() { return }
+                    self.take_turns(&mut turns).await;
+                }
                 _ = readable => {}
+                found = checked => {
+                    turns.checking = None;
+                    let outcome = found.map(|found| self.checked(&mut turns, found));
+                    self.ended(&mut turns, outcome).await;
+                }
                 () = wait => {}
             }
             self.hear(&mut turns);
@@ -143,7 +169,7 @@ impl Keeper {
                 self.work(&mut turns, work).await;
                 self.hear(&mut turns);
                 // A flip makes void what is known; it is taken note of first.
-                if self.flips.has_changed().unwrap_or(true) {
+                if self.turned.has_changed().unwrap_or(true) {
                     break;
                 }
             }
@@ -155,8 +181,44 @@ impl Keeper {
         self.replica.machine().random()
     }
 
+    /// Another tree is live, or something else is installed, or both.
+    async fn take_turns(&mut self, turns: &mut Turns) {
+        let before = std::mem::replace(&mut turns.turned, *self.turned.borrow_and_update());
+        if turns.turned.tree != before.tree {
+            self.turn(turns).await;
+        }
+        if turns.turned.installed != before.installed {
+            self.turn_places(turns).await;
+        }
+    }
+
+    /// Something else is installed: it is watched from now on. What was done to it before is found by comparing.
+    async fn turn_places(&self, turns: &mut Turns) {
+        turns.placed = self.blocking(|activation| Ok(activation.placed())).await.ok().flatten();
+        // What the installing itself made is told by now.
+        self.hear(turns);
+        turns.drift.reinstalled();
+        turns.trouble = None;
+        if let Some(limit) = watch_places(turns).err() {
+            self.limited(turns, Some(limit));
+        }
+        let Some(placed) = turns.placed.clone() else { return };
+        let differing = self.replica.machine().blocking(move || placed.differing()).await;
+        match differing.unwrap_or(Err(AgentError::Stopped)) {
+            Ok(differing) => {
+                let now = turns.now();
+                differing.into_iter().for_each(|spot| turns.drift.touched(spot, now));
+            }
+            Err(error) => {
+                turns.trouble = Some(format!("drift: {error}"));
+                turns.drift.failed(turns.now(), self.jitter());
+            }
+        }
+    }
+
     /// Another tree is live: it is watched from now on.
     async fn turn(&self, turns: &mut Turns) {
+        (turns.trouble, turns.checking) = (None, None);
         let root = self.blocking(|activation| Ok(activation.live_tree())).await;
         turns.root = root.ok().flatten();
         turns.drift.flipped(turns.now(), self.jitter());
@@ -174,12 +236,13 @@ impl Keeper {
             Ok(watches) => watches.turn_to(root, since, &self.ignored),
             Err(limit) => Err(*limit),
         };
-        // Touched between the flip and now.
+        // Touched between the flip and now; or before, as files may be marked with a time a little ahead.
         for path in covered.as_deref().unwrap_or_default() {
-            turns.drift.touched(Spot::path(path), now);
+            turns.drift.suspected(Spot::path(path), now);
         }
-        turns.drift.touched(Spot::Current, now);
-        self.limited(turns, covered.err());
+        turns.drift.suspected(Spot::Current, now);
+        let limit = covered.err().or(watch_places(turns).err());
+        self.limited(turns, limit);
     }
 
     /// Takes note of whether all of the tree is watched.
@@ -200,6 +263,11 @@ impl Keeper {
         let Ok(watches) = &mut turns.watches else { return };
         let mut seen = Seen::default();
         while watches.read(&mut seen) && seen.spots.len() < MAX_DRIFT_SPOTS {}
+        if (seen.led_away || seen.overflowed)
+            && let Err(limit) = watches.cover_places()
+        {
+            self.limited(turns, Some(limit));
+        }
         let now = turns.now();
         if seen.overflowed {
             tracing::warn!(
@@ -220,8 +288,13 @@ impl Keeper {
     async fn work(&self, turns: &mut Turns, work: Work) {
         let outcome = match work {
             Work::Look { spots, repair } => self.look(turns, spots, repair).await,
-            Work::Check => self.check(turns).await,
+            Work::Check { hurry } => self.check(turns, hurry).await,
         };
+        self.ended(turns, outcome).await;
+    }
+
+    /// Takes note of how work ended.
+    async fn ended(&self, turns: &mut Turns, outcome: Result<(), AgentError>) {
         turns.trouble = None;
         if let Err(error) = outcome {
             tracing::error!(%error, "the live tree could not be put right");
@@ -239,7 +312,8 @@ impl Keeper {
     async fn look(&self, turns: &mut Turns, spots: Vec<Spot>, repair: bool) -> Result<(), AgentError> {
         let begun = Instant::now();
         let places = spots.clone();
-        let looked = self.blocking(move |activation| activation.look(&places, repair)).await?;
+        let allow = repair.then(|| self.settings.borrow().allow.clone());
+        let mut looked = self.blocking(move |activation| activation.look(&places, allow.as_ref())).await?;
         let now = turns.now();
         let found: Vec<Spot> = looked.spots().collect();
         let news = found.iter().any(|spot| turns.drift.is_news(spot));
@@ -250,6 +324,7 @@ impl Keeper {
         } else {
             turns.drift.differ(&spots, found.iter().cloned());
         }
+        turns.drift.refuse(&spots, std::mem::take(&mut looked.refused), now, self.jitter());
         if !looked.is_whole() && (looked.repaired || news) {
             self.announce(&looked, begun.elapsed());
         }
@@ -309,25 +384,41 @@ impl Keeper {
     }
 
     /// Compares everything, with no hold on the activation; what differs is looked at again.
-    async fn check(&self, turns: &mut Turns) -> Result<(), AgentError> {
+    async fn check(&self, turns: &mut Turns, hurry: bool) -> Result<(), AgentError> {
+        if turns.checking.is_some() && !hurry {
+            return Ok(());
+        }
+        turns.checking = None;
         let comparable = self.blocking(Activation::comparable).await?;
         let Some(comparable) = comparable else { return Ok(()) };
         let machine = self.replica.machine().clone();
-        let checked = machine.blocking(move || comparable.check()).await;
-        let checked = checked.map_err(|_| AgentError::Stopped)??;
+        let compare =
+            move |pace: &dyn Fn(u64) -> bool| Ok((comparable.check(pace)?, comparable.differing_places()?));
+        if hurry {
+            let found = machine.blocking(move || compare(&|_| true)).await;
+            self.checked(turns, found.unwrap_or(Err(AgentError::Stopped))?);
+        } else {
+            let paced = pace::gently(machine, compare);
+            turns.checking = Some(Box::pin(async { paced.await.unwrap_or(Err(AgentError::Stopped)) }));
+        }
+        Ok(())
+    }
+
+    /// Takes in what a comparison of everything found.
+    fn checked(&self, turns: &mut Turns, (checked, places): Compared) {
         let now = turns.now();
         self.status.send_modify(|status| status.checked = self.replica.machine().seconds());
-        turns.drift.touched(Spot::Current, now);
+        turns.drift.suspected(Spot::Current, now);
         if checked.found > checked.differences.len() as u64 {
             turns.drift.touched(Spot::path(""), now);
         }
-        for one in &checked.differences {
-            turns.drift.touched(Spot::path(&one.path.to_string_lossy()), now);
+        let paths = checked.differences.iter().map(|one| Spot::path(&one.path.to_string_lossy()));
+        for spot in paths.chain(places) {
+            turns.drift.touched(spot, now);
         }
         if turns.limit.is_some() {
             self.watch(turns);
         }
-        Ok(())
     }
 
     async fn blocking<T: Send + 'static>(
@@ -360,4 +451,10 @@ impl Keeper {
             *status != before
         });
     }
+}
+
+/// Watches what leads to the places where something is installed.
+fn watch_places(turns: &mut Turns) -> Result<(), Limit> {
+    let Ok(watches) = &mut turns.watches else { return Ok(()) };
+    watches.turn_to_places(turns.placed.iter().flat_map(Placed::places))
 }

@@ -1,13 +1,16 @@
-//! What the kernel tells of a live tree: one inotify instance, a watch for each
+//! What the kernel tells of a live tree, and of what is installed of it: one inotify instance, a watch for each
 //! directory (specs/activation.md, A-51).
 
+mod places;
+
 use crate::slots::{Moment, Patterns};
+use places::Places;
 use rootcast::drift::Spot;
 use rootcast::limits::{MAX_DRIFT_SPOTS, MAX_WATCHES, WATCH_BUFFER};
 use rustix::fd::AsFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::fs::Metadata;
 use std::io;
@@ -79,14 +82,16 @@ const HOME: WatchFlags = WatchFlags::CREATE
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Where something may have changed.
-    pub(super) spots: Vec<Spot>,
+    pub(super) spots: BTreeSet<Spot>,
+    /// Whether a directory that leads to something installed is another now.
+    pub(super) led_away: bool,
     /// Whether more happened than the kernel kept.
     pub(super) overflowed: bool,
     /// Whether the directory above the slots is not where it was.
     pub(super) home_gone: bool,
 }
 
-/// The watches of one live tree.
+/// The watches of one live tree and of what is installed of it.
 pub(super) struct Watches {
     /// Tokio waits for any descriptor that can be read; nothing but its readiness is asked of this one.
     instance: Receiver,
@@ -95,6 +100,7 @@ pub(super) struct Watches {
     /// Directories by their watch; the tree's own is empty.
     tree: BTreeMap<i32, Box<str>>,
     root: PathBuf,
+    places: Places,
     most: usize,
 }
 
@@ -105,7 +111,8 @@ impl Watches {
         let instance = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(limit)?;
         let home = inotify::add_watch(&instance, home, HOME).map_err(limit)?;
         let instance = Receiver::from_owned_fd_unchecked(instance).map_err(refused)?;
-        Ok(Self { instance, home, tree: BTreeMap::new(), root: PathBuf::new(), most: MAX_WATCHES })
+        let (tree, root, places) = (BTreeMap::new(), PathBuf::new(), Places::default());
+        Ok(Self { instance, home, tree, root, places, most: MAX_WATCHES })
     }
 
     /// The same with room for fewer directories.
@@ -117,7 +124,7 @@ impl Watches {
 
     /// How many directories are watched.
     pub(super) fn count(&self) -> usize {
-        self.tree.len()
+        self.tree.len() + self.places.count()
     }
 
     /// Watches another tree instead. Returns what of it was changed after `since`.
@@ -167,7 +174,7 @@ impl Watches {
             if self.tree.insert(watch, path.clone()).as_ref() != Some(&path) {
                 new.push(path.clone());
             }
-            if self.tree.len() > self.most {
+            if self.count() > self.most {
                 self.tree.remove(&watch);
                 let _ = inotify::remove_watch(&self.instance, watch);
                 return Err(Limit::Directories);
@@ -186,6 +193,25 @@ impl Watches {
             visit(&path, std::fs::symlink_metadata(&at));
         }
         Ok(new)
+    }
+
+    /// Watches what leads to these places instead of what led to others: absolute paths.
+    pub(super) fn turn_to_places<'p>(
+        &mut self,
+        places: impl IntoIterator<Item = &'p str>,
+    ) -> Result<(), Limit> {
+        self.places.set(places);
+        self.cover_places()
+    }
+
+    /// Watches what leads to the places by now.
+    pub(super) fn cover_places(&mut self) -> Result<(), Limit> {
+        let room = self.most.saturating_sub(self.tree.len());
+        let (gone, outcome) = self.places.cover(self.instance.as_fd(), room);
+        for watch in gone.into_iter().filter(|watch| *watch != self.home && !self.tree.contains_key(watch)) {
+            let _ = inotify::remove_watch(&self.instance, watch);
+        }
+        outcome
     }
 
     /// Waits until something can be read.
@@ -219,9 +245,10 @@ impl Watches {
             seen.overflowed = true;
             return;
         }
+        self.places.take(watch, what, name, seen);
         if watch == self.home {
             match name {
-                Some(b"current") => seen.spots.push(Spot::Current),
+                Some(b"current") => drop(seen.spots.insert(Spot::Current)),
                 Some(b"slots") => seen.spots.extend([Spot::Current, Spot::path("")]),
                 Some(_) => {}
                 None => seen.home_gone |= what.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF),
@@ -243,10 +270,10 @@ impl Watches {
                 if what.contains(ReadFlags::ISDIR) && what.contains(ReadFlags::MOVED_FROM) {
                     self.forget(&path);
                 }
-                seen.spots.push(Spot::Path(path));
+                seen.spots.insert(Spot::Path(path));
             }
             // A name that no path has: what is in the directory beside its files.
-            Some(Err(_)) | None => seen.spots.push(Spot::Path(directory)),
+            Some(Err(_)) | None => drop(seen.spots.insert(Spot::Path(directory))),
         }
     }
 
@@ -313,6 +340,9 @@ mod tests {
                     let mut seen = Seen::default();
                     while self.watches.read(&mut seen) {}
                     told.extend(seen.spots.iter().map(Spot::to_string));
+                    if seen.led_away {
+                        self.watches.cover_places().unwrap();
+                    }
                 }
             };
             tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
@@ -356,6 +386,63 @@ mod tests {
         fs::remove_dir_all(scene.home.path().join("slots/a")).unwrap();
         scene.told(&["."]).await;
         assert_eq!(scene.watches.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_51_what_is_installed_is_told_of_by_its_name_and_others_in_its_directory_are_not() {
+        let mut scene = Scene::new();
+        let etc = scene.home.path().join("etc");
+        fs::create_dir_all(etc.join("app")).unwrap();
+        let place = |name: &str| etc.join(name).to_str().unwrap().to_owned();
+        let (one, two) = (place("app/one"), place("app/deep/two"));
+        scene.watches.turn_to_places([one.as_str(), &two]).unwrap();
+        // The home is above it, and was watched when the directories were made.
+        fs::write(&one, "").unwrap();
+        scene.told(&[&one]).await;
+        fs::write(place("app/other"), "").unwrap();
+        fs::write(&one, "1").unwrap();
+        assert_eq!(scene.told(&[&one]).await, BTreeSet::from([one.clone()]));
+        fs::set_permissions(&one, fs::Permissions::from_mode(0o600)).unwrap();
+        scene.told(&[&one]).await;
+        fs::remove_file(&one).unwrap();
+        scene.told(&[&one]).await;
+        // A directory that was not there is waited for.
+        fs::create_dir(place("app/deep")).unwrap();
+        scene.told(&[&two]).await;
+        fs::write(&two, "2").unwrap();
+        assert_eq!(scene.told(&[&two]).await, BTreeSet::from([two.clone()]));
+        // One that is another now, also further up: what is there now counts.
+        let before = scene.watches.count();
+        fs::rename(place("app"), place("gone")).unwrap();
+        scene.told(&[&one, &two]).await;
+        fs::create_dir_all(place("app/deep")).unwrap();
+        scene.told(&[&one, &two]).await;
+        // What was told of the one before is not told again.
+        fs::write(place("gone/one"), "").unwrap();
+        fs::write(&two, "3").unwrap();
+        scene.told(&[&two]).await;
+        assert_eq!(scene.watches.count(), before);
+        // The home is above none of them any more, and still watched.
+        scene.watches.turn_to_places([]).unwrap();
+        assert_eq!(scene.watches.count(), 3);
+        std::os::unix::fs::symlink("slots/a", scene.home.path().join("current")).unwrap();
+        scene.told(&["current"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_51_a_link_for_the_directory_of_a_place_is_followed_and_a_limit_is_named() {
+        let mut scene = Scene::new();
+        let at = |name: &str| scene.home.path().join(name);
+        fs::create_dir(at("real")).unwrap();
+        std::os::unix::fs::symlink("real", at("link")).unwrap();
+        let (by_link, really) = (at("link/a"), at("real/a"));
+        let both = [by_link.to_str().unwrap(), really.to_str().unwrap()];
+        scene.watches.turn_to_places(both).unwrap();
+        fs::write(&really, "").unwrap();
+        scene.told(&both).await;
+        let count = scene.watches.count();
+        scene.watches = scene.watches.at_most(count - 1);
+        assert_eq!(scene.watches.turn_to_places(both), Err(Limit::Directories));
     }
 
     #[tokio::test]

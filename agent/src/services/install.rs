@@ -6,9 +6,10 @@ pub use placing::{Doing, Placing};
 
 use super::{Allow, ServiceError, account};
 use rootcast::codec;
-use rootcast::limits::{MAX_INSTALLED, MAX_INSTALLED_FILE};
+use rootcast::limits::{MAX_DIFFERENCES, MAX_INSTALLED, MAX_INSTALLED_FILE};
 use rootcast::service::{HostPath, How, Install, Services};
 use rootcast_replica::durable;
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -29,6 +30,15 @@ pub struct Installed {
     pub written: u64,
     /// Places that were emptied, or given back to what was there before.
     pub removed: u64,
+}
+
+/// What is at places that are compared again.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// Those that differed, and were put right if that was wanted.
+    pub differing: Vec<PathBuf>,
+    /// Those that differ and could not be put right.
+    pub refused: Vec<(PathBuf, ServiceError)>,
 }
 
 /// What is to be at a place.
@@ -77,19 +87,15 @@ impl Installer {
     pub fn apply(&self, services: &Services, root: &Path, allow: &Allow) -> Result<Installed, ServiceError> {
         let wanted = self.wanted(services, root)?;
         let before = self.remembered()?;
-        let new: BTreeSet<PathBuf> = wanted.keys().filter(|path| !before.contains(*path)).cloned().collect();
         for path in wanted.keys() {
             check_place(path, allow)?;
         }
-        for path in &new {
-            keep_what_was_there(path)?;
-        }
-        if !new.is_empty() {
-            self.remember(&before.iter().chain(&new).cloned().collect())?;
-        }
+        self.take(wanted.keys(), &before)?;
         let (mut done, mut touched) = (Installed::default(), BTreeSet::new());
         for (path, want) in &wanted {
-            if !is_there(path, want)? {
+            // Under a second name it is what was there before, and only looks like ours.
+            if !is_right(path, want)? || look(path)?.is_some_and(|found| found.is_file() && found.nlink() > 1)
+            {
                 put(path, want)?;
                 done.written += 1;
                 touched.extend(path.parent().map(Path::to_owned));
@@ -106,6 +112,83 @@ impl Installer {
             self.remember(&wanted.into_keys().collect())?;
         }
         Ok(done)
+    }
+
+    /// Those of these places that are not as these services have them installed of the tree at `root`, at
+    /// most [`MAX_DIFFERENCES`]. Writes nothing. Blocking.
+    ///
+    /// # Errors
+    /// When the tree, or accounts that are named, cannot be read.
+    pub fn differing<'p>(
+        &self,
+        services: &Services,
+        root: &Path,
+        places: impl IntoIterator<Item = &'p Path>,
+    ) -> Result<Vec<PathBuf>, ServiceError> {
+        let wanted = self.wanted(services, root)?;
+        let differs =
+            |place: &&Path| !wanted.get(*place).is_some_and(|want| matches!(is_right(place, want), Ok(true)));
+        Ok(places.into_iter().filter(differs).take(MAX_DIFFERENCES).map(Path::to_owned).collect())
+    }
+
+    /// Compares these places, and puts right what differs if `allow` is given: as [`Installer::apply`], but a place
+    /// that cannot be put right is no hindrance to the others. Blocking.
+    ///
+    /// # Errors
+    /// When the tree, or accounts that are named, cannot be read.
+    pub fn compare(
+        &self,
+        services: &Services,
+        root: &Path,
+        places: &BTreeSet<PathBuf>,
+        allow: Option<&Allow>,
+    ) -> Result<Compared, ServiceError> {
+        let wanted = self.wanted(services, root)?;
+        let (mut compared, mut touched) = (Compared::default(), BTreeSet::new());
+        for (path, want) in wanted.iter().filter(|(path, _)| places.contains(*path)) {
+            let put_right = |allow| {
+                check_place(path, allow)?;
+                if !is_right(path, want)? {
+                    self.take([path], &self.remembered()?)?;
+                    put(path, want)?;
+                }
+                Ok(())
+            };
+            let outcome = match (is_right(path, want), allow) {
+                (Ok(true), _) => continue,
+                (_, Some(allow)) => put_right(allow),
+                (_, None) => Ok(()),
+            };
+            match outcome {
+                Ok(()) => {
+                    touched.extend(path.parent().filter(|_| allow.is_some()));
+                    compared.differing.push(path.clone());
+                }
+                Err(error) => compared.refused.push((path.clone(), error)),
+            }
+        }
+        for directory in touched {
+            if let Err(error) = durable::sync_directory(directory) {
+                tracing::warn!(directory = %directory.display(), %error, "what was put right may not be durable");
+            }
+        }
+        Ok(compared)
+    }
+
+    /// Makes places ours that were not: what was there is kept, and they are remembered before anything is written.
+    fn take<'p>(
+        &self,
+        places: impl IntoIterator<Item = &'p PathBuf>,
+        before: &BTreeSet<PathBuf>,
+    ) -> Result<(), ServiceError> {
+        let new: BTreeSet<&PathBuf> = places.into_iter().filter(|path| !before.contains(*path)).collect();
+        for path in &new {
+            keep_what_was_there(path)?;
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.remember(&before.iter().chain(new).cloned().collect())
     }
 
     /// What is to be where.
@@ -188,7 +271,12 @@ impl Installer {
 /// Refuses a place that links lead out of what is permitted.
 fn check_place(place: &Path, allow: &Allow) -> Result<(), ServiceError> {
     let led_away = || ServiceError::LedAway { path: place.to_owned() };
-    let prefix = allow.install_prefix(place).ok_or_else(led_away)?;
+    let prefix = allow.install_prefix(place).ok_or_else(|| {
+        let all = allow.install.iter().map(PathBuf::as_path).chain([place]);
+        let all: Vec<String> = all.map(|path| format!("{:?}", path.display().to_string())).collect();
+        let first = format!("{} differs from what is installed there", place.display());
+        ServiceError::NotPermitted { first, lines: format!("install = [{}]", all.join(", ")) }
+    })?;
     // The place itself may be permitted, as a single file.
     let beneath = if prefix == place { prefix.parent().unwrap_or(prefix) } else { prefix };
     let Some(there) = place.ancestors().skip(1).find(|above| above.exists()) else { return Err(led_away()) };
@@ -226,8 +314,8 @@ fn keep_what_was_there(path: &Path) -> Result<(), ServiceError> {
     }
 }
 
-/// Whether exactly what is wanted is at a place.
-fn is_there(path: &Path, want: &Want) -> Result<bool, ServiceError> {
+/// Whether what is wanted is at a place, and is as it should be.
+fn is_right(path: &Path, want: &Want) -> Result<bool, ServiceError> {
     let Some(found) = look(path)? else { return Ok(false) };
     if found.is_dir() {
         return Err(ServiceError::Foreign { path: path.to_owned(), found: "a directory" });
@@ -235,10 +323,10 @@ fn is_there(path: &Path, want: &Want) -> Result<bool, ServiceError> {
     match want {
         Want::Link(target) => Ok(found.is_symlink() && fs::read_link(path).is_ok_and(|text| text == *target)),
         Want::Copy { source, owner: (uid, gid), mode } => {
-            let is_owned =
-                uid.is_none_or(|uid| uid == found.uid()) && gid.is_none_or(|gid| gid == found.gid());
-            let is_alike =
-                found.is_file() && found.mode() & 0o7777 == *mode && is_owned && found.nlink() == 1;
+            // What nobody is named for is the agent's own; its group may be that of its directory.
+            let uid = uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+            let is_owned = uid == found.uid() && gid.is_none_or(|gid| gid == found.gid());
+            let is_alike = found.is_file() && found.mode() & 0o7777 == *mode && is_owned;
             Ok(is_alike && same(path, source, found.len())?)
         }
     }
@@ -246,7 +334,11 @@ fn is_there(path: &Path, want: &Want) -> Result<bool, ServiceError> {
 
 /// Whether two files have the same bytes.
 fn same(one: &Path, other: &Path, length: u64) -> Result<bool, ServiceError> {
-    let open = |path: &Path| File::open(path).map_err(io("read", path));
+    // Should something else have taken the place of the file just looked at, it is neither followed nor waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut how = OpenOptions::new();
+    how.read(true).custom_flags(flags.bits() as i32);
+    let open = |path: &Path| how.open(path).map_err(io("read", path));
     let (mut one_file, mut other_file) = (open(one)?, open(other)?);
     if other_file.metadata().map_err(io("look at", other))?.len() != length {
         return Ok(false);

@@ -13,7 +13,7 @@ mod runner;
 pub use allow::{Allow, Wanted};
 pub use error::ServiceError;
 pub(crate) use hook::Trees;
-pub use install::{Doing, Installed, Installer, Placing};
+pub use install::{Compared, Doing, Installed, Installer, Placing};
 pub(crate) use newer::Newer;
 pub use runner::HookRun;
 pub(crate) use runner::{AFTER, BACK, BEFORE, Runner, VALIDATE};
