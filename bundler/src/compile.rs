@@ -278,6 +278,9 @@ fn roots(bundles: &BTreeMap<BundleName, (NodeId, Totals)>) -> Roots {
 
 /// Whether something that the settings name may have no file any more, or never had one.
 fn takes_from_settings(settings: &Rootcast, changes: &Changes) -> bool {
+    if settings.secrets.is_empty() && settings.targets.are_none() {
+        return false;
+    }
     let Changes::Since(changes) = changes else { return true };
     changes.iter().any(|change| match change {
         Change::Put(_) => false,

@@ -96,6 +96,11 @@ impl Targets {
         self.0.push(Target { aim, effect, place });
     }
 
+    /// Whether nothing is named.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a path of a host is among what is named.
     pub(crate) fn have(&self, path: &ConfigPath) -> bool {
         self.0.iter().any(|target| target.aim.names(path))

@@ -214,24 +214,25 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
         }
     }
     if let Some(key) = key.filter(|_| values.is_empty()) {
-        let (name, key) = (plain(&host.host), plain(key));
-        let failure = |message: String| Failure::new(Exit::Differences, message);
-        return Err(match &highest.link {
-            None => failure(format!("{path} of host {name} has no value at `{key}`"))
-                .next(format!("rootcast explain {path}   shows all its keys")),
-            Some(target) => {
-                let failure = failure(format!("{path} of host {name} is a link to {target}"));
-                match behind(&path, target) {
-                    Some(target) => {
-                        failure.next(format!("rootcast explain {}", plain(&format!("{target}:{key}"))))
-                    }
-                    None => failure,
-                }
-            }
-        });
+        return Err(no_value((&path, key), &host, highest));
     }
     tell(&path, &host, (how, rendered), (&found, &values), output);
     Ok(())
+}
+
+/// Why a file says nothing at a key.
+fn no_value((path, key): (&ConfigPath, &str), host: &Variables, highest: &Found) -> Failure {
+    let (name, key) = (plain(&host.host), plain(key));
+    let failure = |message: String| Failure::new(Exit::Differences, message);
+    let Some(target) = &highest.link else {
+        return failure(format!("{path} of host {name} has no value at `{key}`"))
+            .next(format!("rootcast explain {path}   shows all its keys"));
+    };
+    let failure = failure(format!("{path} of host {name} is a link to {target}"));
+    match behind(path, target) {
+        Some(target) => failure.next(format!("rootcast explain {target}:{key}")),
+        None => failure,
+    }
 }
 
 struct Explained {
