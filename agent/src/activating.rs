@@ -190,6 +190,10 @@ impl Agent {
             // A wider subscription is on its way to the relay and brings what is missing.
             Err(AgentError::Awaiting(bundles)) => {
                 tracing::info!(?bundles, "waiting for bundles");
+                if let Some((release, live)) = self.converging.keep_live().await {
+                    self.show(release, live).await;
+                    self.tell(HostState::Updating);
+                }
                 true
             }
             Err(error) => {
@@ -199,6 +203,9 @@ impl Agent {
                     tracing::error!(number, %error, "the release could not be made live; what was live stays");
                 }
                 self.said.failure = Some(reason(&why));
+                if let Some((release, live)) = self.converging.keep_live().await {
+                    self.show(release, live).await;
+                }
                 self.tell(HostState::Failed);
                 (self.joints.events)(AgentEvent::Failed { number, reason: why });
                 if error.needs_repair() {
@@ -217,27 +224,7 @@ impl Agent {
     async fn settled(&mut self, Outcome { release, live, refused, held }: Outcome) {
         self.said.held = held;
         if let Some(live) = live {
-            if live.left_out != self.said.left_out {
-                self.said.left_out = live.left_out;
-                tracing::info!(count = live.left_out, "secrets of this host's layers are for other hosts");
-            }
-            let news = release != self.said.active;
-            (self.said.active, self.said.files) = (release, live.files);
-            if news || live.flipped {
-                self.tell_generation().await;
-                let Live { files, report, flipped, secrets, left_out } = live;
-                let (number, healed) = (release, self.replica.healed());
-                tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
-                (self.joints.events)(AgentEvent::Active {
-                    number,
-                    files,
-                    report,
-                    flipped,
-                    healed,
-                    secrets,
-                    left_out,
-                });
-            }
+            self.show(release, live).await;
         }
         self.said.failure = refused.as_ref().map(|refused| reason(&refused.reason));
         self.tell(if refused.is_some() { HostState::Failed } else { HostState::Active });
@@ -250,6 +237,31 @@ impl Agent {
             );
             let live = self.said.active;
             (self.joints.events)(AgentEvent::RolledBack { number, live, state, reason, output });
+        }
+    }
+
+    /// Says what is live.
+    async fn show(&mut self, release: u64, live: Live) {
+        if live.left_out != self.said.left_out {
+            self.said.left_out = live.left_out;
+            tracing::info!(count = live.left_out, "secrets of this host's layers are for other hosts");
+        }
+        let news = release != self.said.active;
+        (self.said.active, self.said.files) = (release, live.files);
+        if news || live.flipped {
+            self.tell_generation().await;
+            let Live { files, report, flipped, secrets, left_out } = live;
+            let (number, healed) = (release, self.replica.healed());
+            tracing::info!(number, files, written = report.written, syncs = report.syncs, "active");
+            (self.joints.events)(AgentEvent::Active {
+                number,
+                files,
+                report,
+                flipped,
+                healed,
+                secrets,
+                left_out,
+            });
         }
     }
 

@@ -177,6 +177,26 @@ impl Converging {
         Ok(outcome)
     }
 
+    /// Keeps what was live as it is where nothing newer could be begun: after a start nobody has looked at it
+    /// yet. Gives its release, and what of it is live, where that is so.
+    pub(crate) async fn keep_live(&mut self) -> Option<(u64, Live)> {
+        let live = self.live().filter(|_| self.books.journal.state.is_settled())?.clone();
+        let release = live.release.number;
+        let kept = self.blocking(move |activation| match activation.live_tree() {
+            Some(_) => Ok(None),
+            None => activation.bring(&live).map(Some),
+        });
+        let kept = match kept.await {
+            Ok(kept) => kept?,
+            Err(error) => {
+                tracing::warn!(%error, release, "what was live cannot be compared, and is left as it is");
+                return None;
+            }
+        };
+        self.settle().await.ok()?;
+        Some((release, kept))
+    }
+
     /// Has what is installed kept as it is from now on.
     async fn settle(&self) -> Result<(), AgentError> {
         let Some(live) = self.books.history.live().cloned() else { return Ok(()) };

@@ -196,6 +196,15 @@ fn a_45_what_a_host_does_not_permit_is_refused_before_anything_changes() {
     assert!(reason.contains("service `hup` runs /bin/grep") && reason.ends_with(&line), "{reason}");
     assert_eq!(host.live("other"), "1");
     assert!(!host.run("live.conf").exists());
+    let failed = verb(&host, 0, &["history"]).into_iter().find(|line| line["failed"] == 2).unwrap();
+    assert_eq!(failed["state"], "refused");
+    // Started anew it still cannot begin with that release, and keeps what is live.
+    agent.stop();
+    let agent = host.agent("install = ['RUN']\n");
+    active(&agent, 1);
+    agent.wait_for("failed");
+    fs::write(Path::new(&host.scene.path("live/current")).join("other"), "by hand").unwrap();
+    until("1".to_owned(), || host.live("other"));
 }
 
 /// An nginx of the test's own, ended with it.

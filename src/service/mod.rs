@@ -84,8 +84,8 @@ impl Install {
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
-    /// Patterns of the files that it owns: it runs when one of them changes. Settings are
-    /// judged; one that came otherwise and is none matches nothing.
+    /// Patterns of the files that it owns, beside what it installs: it runs when one of them changes.
+    /// Settings are judged; one that came otherwise and is none matches nothing.
     pub files: Vec<String>,
     /// What of the view is to be elsewhere.
     pub install: Vec<Install>,
@@ -199,11 +199,12 @@ impl Services {
 
     /// Who owns what, ready to be asked.
     pub fn owners(&self) -> Owners {
-        let patterns = self.iter().flat_map(|service| {
-            let patterns = service.files.iter().filter_map(|text| Pattern::new(text).ok());
-            patterns.map(|pattern| (pattern, service.name.clone()))
+        let owned = self.iter().flat_map(|service| {
+            let files = service.files.iter().filter_map(|text| Pattern::new(text).ok()).map(Owned::Files);
+            let installed = service.install.iter().cloned().map(Owned::Installed);
+            files.chain(installed).map(|owned| (owned, service.name.clone()))
         });
-        Owners(patterns.collect())
+        Owners(owned.collect())
     }
 
     /// The content of the file `services`.
@@ -225,8 +226,23 @@ impl Services {
     }
 }
 
+/// Paths that a service owns.
+enum Owned {
+    Files(Pattern),
+    Installed(Install),
+}
+
+impl Owned {
+    fn has(&self, path: &ConfigPath) -> bool {
+        match self {
+            Self::Files(pattern) => pattern.matches(path.as_str()),
+            Self::Installed(install) => install.place_of(path).is_some(),
+        }
+    }
+}
+
 /// Which services own a path.
-pub struct Owners(Vec<(Pattern, ServiceName)>);
+pub struct Owners(Vec<(Owned, ServiceName)>);
 
 impl Owners {
     /// Adds the services that own one of these paths.
@@ -235,13 +251,13 @@ impl Owners {
         paths: impl IntoIterator<Item = &'a ConfigPath>,
         owners: &mut BTreeSet<ServiceName>,
     ) {
-        let mut left: Vec<&(Pattern, ServiceName)> = self.0.iter().collect();
+        let mut left: Vec<&(Owned, ServiceName)> = self.0.iter().collect();
         for path in paths {
-            left.retain(|(pattern, name)| {
+            left.retain(|(owned, name)| {
                 if owners.contains(name) {
                     return false;
                 }
-                let owns = pattern.matches(path.as_str());
+                let owns = owned.has(path);
                 if owns {
                     owners.insert(name.clone());
                 }

@@ -164,8 +164,9 @@ fn what_is_decoded_is_judged_as_what_is_read() {
 }
 
 #[test]
-fn f_91_files_are_owned_by_pattern() {
-    let owners = parse(NGINX).unwrap().owners();
+fn f_91_files_are_owned_by_pattern_or_as_they_are_installed() {
+    let installs = "[services.site]\nfiles = ['x']\ninstall = [{ from = 'site/a', to = '/srv/a' }]\n";
+    let owners = parse(&format!("{NGINX}\n{installs}")).unwrap().owners();
     let path = |text: &str| ConfigPath::new(text).unwrap();
     let owning = |text: &str| {
         let mut found = BTreeSet::new();
@@ -175,6 +176,8 @@ fn f_91_files_are_owned_by_pattern() {
     assert_eq!(owning("nginx/a/b.conf"), ["nginx"]);
     assert_eq!(owning("resolver.conf"), ["resolver"]);
     assert!(owning("x/resolver.conf").is_empty() && owning("nginxx").is_empty());
+    assert_eq!((owning("site/a"), owning("site/a/b")), (vec!["site".to_owned()], vec!["site".to_owned()]));
+    assert!(owning("site/ab").is_empty() && owning("site").is_empty());
 }
 
 #[test]
