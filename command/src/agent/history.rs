@@ -70,7 +70,12 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<(), Failure>
     }));
     let is_more = |text: &&str| refused.is_none() && !text.is_empty();
     if let Some(reason) = now_says.as_ref().and_then(|said| said.get("reason")?.as_str()).filter(is_more) {
-        output.line(format!("the agent says: {}", plain(reason)));
+        let is_told = history.failures.last().is_some_and(|failure| failure.reason == reason);
+        if is_told {
+            output.line("the last of these still stands");
+        } else {
+            output.line(format!("the agent says: {}", plain(reason)));
+        }
         if let Some(lines) = &permitting {
             output.line(format!("this would permit it, in the agent's configuration:\n\n{lines}\n"));
         }
