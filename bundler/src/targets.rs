@@ -179,7 +179,7 @@ impl<'f> Near<'f> {
     fn deeper(&self, aim: &Aim, segments: &[&str]) -> Vec<String> {
         let written = segments.join("/");
         if matches!(aim, Aim::Under(_)) {
-            return vec![format!("**/{written}")];
+            return vec![format!("{written}/**"), format!("**/{written}")];
         }
         let inside = format!("/{written}/");
         let found = self.files.iter().find_map(|file| {

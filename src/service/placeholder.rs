@@ -1,7 +1,8 @@
 //! What stands in the arguments of a command for a directory (specs/configuration.md, F-98).
 //!
-//! Commands are written in languages of their own that have braces too, so only a name in braces is
-//! taken for a placeholder: `{}`, `{1,2}`, `{ print $1 }` and a shell's `${name}` are text.
+//! Commands are written in languages of their own that have braces too, so only these names in braces are
+//! placeholders: `{}`, `{print}`, `%{http_code}`, `{{.Source}}` and a shell's `${name}` are text. What is one
+//! slip away from a placeholder is refused.
 
 use super::ServiceFault;
 
@@ -30,6 +31,12 @@ fn in_braces(text: &str) -> Option<&str> {
     text.get(..end + 2).filter(|_| is_name)
 }
 
+/// Whether a name in braces is one of ours, or one slip away from it. Programs have others of their own.
+fn is_near(name: &str) -> bool {
+    let distance = |known: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), known);
+    PLACEHOLDERS.iter().any(|known| distance(known) <= 1)
+}
+
 /// The pieces of an argument, in their order.
 fn pieces(text: &str) -> Vec<Piece<'_>> {
     let (mut pieces, mut begun, mut at) = (Vec::new(), 0, 0);
@@ -42,11 +49,12 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
         };
         let (before, end) = (text.get(begun..brace).unwrap_or_default(), brace + named.len());
         at = end;
-        if before.ends_with('{') && text.get(end..).is_some_and(|rest| rest.starts_with('}')) {
-            // In braces twice: the outer pair is left out.
+        let is_twice = before.ends_with('{') && text.get(end..).is_some_and(|rest| rest.starts_with('}'));
+        if is_twice && is_near(named) {
+            // In braces twice: the outer pair is left out. Other names may be of a template's language.
             pieces.extend([text_of(begun, brace - 1), Piece::Text(named)]);
             (begun, at) = (end + 1, end + 1);
-        } else if !before.ends_with('$') {
+        } else if !is_twice && !before.ends_with('$') {
             pieces.extend([Piece::Text(before), Piece::Placeholder(named)]);
             begun = end;
         }
@@ -65,7 +73,7 @@ pub(super) fn filled_in(text: &str, staged: &str, current: &str) -> String {
     pieces(text).into_iter().map(fill).collect()
 }
 
-/// Checks that all placeholders of an argument are known.
+/// Checks that no placeholder of an argument is a slip for one that is known.
 ///
 /// # Errors
 /// [`ServiceFault::Placeholder`].
@@ -74,7 +82,7 @@ pub(super) fn check(text: &str) -> Result<(), ServiceFault> {
         Piece::Placeholder(name) => Some(name),
         Piece::Text(_) => None,
     });
-    match names.find(|name| !PLACEHOLDERS.contains(name)) {
+    match names.find(|name| is_near(name) && !PLACEHOLDERS.contains(name)) {
         Some(unknown) => Err(ServiceFault::Placeholder(unknown.chars().take(120).collect())),
         None => Ok(()),
     }
@@ -99,7 +107,12 @@ mod tests {
             ("{staged}{current}", "/s/{current}/c"),
             ("{{staged}}", "{staged}"),
             ("{{{staged}}}", "{{staged}}"),
-            ("a{{x}}b{current}", "a{x}b/c"),
+            ("a{{x}}b{current}", "a{{x}}b/c"),
+            (
+                "{{range .M}}{{.S}}{{end}} %{http_code} @{upstream}",
+                "{{range .M}}{{.S}}{{end}} %{http_code} @{upstream}",
+            ),
+            ("{{stage}} {state} {{state}}", "{stage} {state} {{state}}"),
             ("{{staged}", "{/s/{current}"),
             ("${staged}/${x}/{current}", "${staged}/${x}//c"),
         ] {
@@ -114,8 +127,8 @@ mod tests {
         for (text, unknown) in [
             ("{stage}", "{stage}"),
             ("a{staged}{STAGED}", "{STAGED}"),
-            ("{{x}{y-1}", "{x}"),
-            ("{-x}{x_}", "{x_}"),
+            ("{x}{{Current}", "{Current}"),
+            ("{-x}{curent}", "{curent}"),
         ] {
             assert_eq!(check(text), Err(ServiceFault::Placeholder(unknown.into())), "{text}");
         }

@@ -156,8 +156,8 @@ fn what_is_decoded_is_judged_as_what_is_read() {
     assert!(refused(&|all| all[0].hooks.reverse()).contains("order of the phases"));
     assert!(refused(&|all| all[0].hooks[0].timeout = 0).contains("`timeout`"));
     assert!(refused(&|all| all[0].files.clear()).contains("no `files`"));
-    let command = Work::Command(vec!["/x".into(), "{x}".into()]);
-    assert!(refused(&|all| all[0].hooks[0].work = command.clone()).contains("`{x}` stands for nothing"));
+    let command = Work::Command(vec!["/x".into(), "{stagd}".into()]);
+    assert!(refused(&|all| all[0].hooks[0].work = command.clone()).contains("`{stagd}` stands for nothing"));
     assert!(refused(&|all| all[0].install[1].to = all[0].install[0].to.clone()).contains("installs"));
     let mode = How::Copy { owner: None, group: None, mode: Some(0o4755) };
     assert!(refused(&|all| all[0].install[1].how = mode.clone()).contains("0777"));
