@@ -126,8 +126,10 @@ pub struct Generation {
     pub layers: Vec<(BundleName, NodeId)>,
     /// When it became live, in seconds since 1970 by the host's clock.
     pub since: u64,
+    /// The number of the one in whose place it became live first; 0 for none.
+    pub replaced: u64,
 }
-encode_as_array!(Generation { number, release, plan, rules, layers, since });
+encode_as_array!(Generation { number, release, plan, rules, layers, since, replaced });
 
 impl Generation {
     /// Whether both show the same with the same services.
@@ -330,9 +332,11 @@ impl History {
         self.get(self.live)
     }
 
-    /// The newest that is older than what is live.
+    /// What the one that is live came in the place of; where that is not kept any more, the newest that is older.
+    /// Between them may be one that was gone back from.
     pub fn before_live(&self) -> Option<&Generation> {
-        self.generations.iter().rev().find(|kept| kept.number < self.live)
+        let replaced = self.live().and_then(|live| self.get(live.replaced));
+        replaced.or_else(|| self.generations.iter().rev().find(|kept| kept.number < self.live))
     }
 
     /// Takes what has become live: one that is kept, by its number, or a new one, which gets the next. Whether
@@ -353,7 +357,7 @@ impl History {
             return differs;
         }
         let number = self.generations.last().map_or(0, |last| last.number) + 1;
-        self.generations.push(Generation { number, ..generation.clone() });
+        self.generations.push(Generation { number, replaced: self.live, ..generation.clone() });
         self.live = number;
         let surplus = self.generations.len().saturating_sub(KEPT_GENERATIONS);
         self.generations.drain(..surplus);

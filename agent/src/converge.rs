@@ -156,9 +156,10 @@ impl Converging {
                     "an activation was under way when the agent ended"
                 );
                 self.books.journal = found.next(Event::Restarted);
+                // One start counts once, also where that cannot be written down yet.
+                self.is_found = false;
                 self.write(Books::write_journal).await?;
             }
-            self.is_found = false;
             self.drive().await?;
         }
         self.is_found = false;
@@ -317,6 +318,10 @@ impl Converging {
             State::Active => self.remember(&new).await?,
             State::RolledBack | State::Inconsistent => {
                 self.remember_failure(new.release, state, &reason).await;
+                // A crash may have come after the new one was remembered, and before it was good in the journal.
+                if let Some(old) = &old {
+                    self.remember(old).await?;
+                }
             }
             _ => {}
         }
@@ -344,8 +349,11 @@ impl Converging {
             Step::Switch => return self.switch(new, services).await,
             Step::Return => return self.go_back(old, change).await,
         };
-        let newer = Newer::new(&self.replica, self.newest);
-        let runner = self.runner(new).await?.hurried(newer);
+        let mut runner = self.runner(new).await?;
+        // What the operator holds is not given up for a release that would have to wait all the same.
+        if self.books.orders.hold.is_none() {
+            runner = runner.hurried(Newer::new(&self.replica, self.newest));
+        }
         runner.stage(services, touched, phases, self.ordered(new.number)).await
     }
 

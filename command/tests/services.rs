@@ -197,7 +197,7 @@ fn a_45_what_a_host_does_not_permit_is_refused_before_anything_changes() {
     assert_eq!(host.live("other"), "1");
     assert!(!host.run("live.conf").exists());
     let failed = verb(&host, 0, &["history"]).into_iter().find(|line| line["failed"] == 2).unwrap();
-    assert_eq!(failed["state"], "refused");
+    assert_eq!(failed["state"], "not begun");
     // Started anew it still cannot begin with that release, and keeps what is live.
     agent.stop();
     let agent = host.agent("install = ['RUN']\n");

@@ -4,7 +4,7 @@ use crate::codec;
 fn generation(number: u64) -> Generation {
     let release = Accepted { epoch: 1, number, hash: ReleaseHash::of(&[number as u8]) };
     let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(&[number as u8]))];
-    Generation { number: 0, release, plan: None, rules: Vec::new(), layers, since: number }
+    Generation { number: 0, release, plan: None, rules: Vec::new(), layers, since: number, replaced: 0 }
 }
 
 /// A host, as far as activation changes it.
@@ -184,6 +184,21 @@ fn a_34_what_is_inconsistent_stays_so_until_its_hooks_ran() {
     let mut worse = Host { journal: next(), ..host.clone() };
     live(&mut worse, &[Step::Check, Step::Return], &mut Life(99)).unwrap();
     assert_eq!((worse.journal.touched.len(), worse.journal.owed.len()), (2, 0));
+}
+
+#[test]
+fn a_37_the_one_before_is_what_was_replaced_and_not_one_that_was_gone_back_from() {
+    let mut history = History::default();
+    for number in 1..=5 {
+        history.made_live(&generation(number));
+    }
+    let before = |history: &History| history.before_live().unwrap().clone();
+    let four = before(&history);
+    assert_eq!(four.number, 4);
+    history.made_live(&four);
+    assert_eq!(before(&history).number, 3, "further back each time");
+    history.made_live(&generation(6));
+    assert_eq!((history.live, before(&history).number), (6, 4), "5 was bad");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Activation {
             })?;
         }
         let (release, since) = (held.accepted(), self.replica.machine().seconds());
-        Ok(Generation { number: 0, release, plan, rules, layers: there, since })
+        Ok(Generation { number: 0, release, plan, rules, layers: there, since, replaced: 0 })
     }
 
     /// The services of a generation.

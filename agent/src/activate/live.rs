@@ -232,7 +232,11 @@ impl Activation {
         if !paths.is_empty() {
             self.look_at_tree(&active, &paths, repair, &mut looked)?;
         }
-        self.look_at_places(spots, allow, &mut looked)?;
+        // What was done to the tree is done, and told.
+        if let Err(error) = self.look_at_places(spots, allow, &mut looked) {
+            let places = spots.iter().filter(|spot| matches!(spot, Spot::Installed(_)));
+            looked.refused = places.map(|place| (place.clone(), error.to_string())).collect();
+        }
         Ok(looked)
     }
 
@@ -285,7 +289,8 @@ impl Activation {
         self.slots.distrust_live();
         self.slots.put_back()?;
         looked.current = self.slots.repair_current()?.or(looked.current.take());
-        self.standby = None;
+        // What waits to be made live was in that slot; it is staged again when its turn comes.
+        (self.standby, self.ready) = (None, None);
         let staged = self.slots.stage_full(view, contents)?;
         self.slots.activate(staged)?;
         looked.flipped = true;

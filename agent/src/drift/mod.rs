@@ -392,8 +392,14 @@ impl Keeper {
         let comparable = self.blocking(Activation::comparable).await?;
         let Some(comparable) = comparable else { return Ok(()) };
         let machine = self.replica.machine().clone();
-        let compare =
-            move |pace: &dyn Fn(u64) -> bool| Ok((comparable.check(pace)?, comparable.differing_places()?));
+        let compare = move |pace: &dyn Fn(u64) -> bool| {
+            let checked = comparable.check(pace)?;
+            let places = comparable.differing_places().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what services installed cannot be compared");
+                Vec::new()
+            });
+            Ok((checked, places))
+        };
         if hurry {
             let found = machine.blocking(move || compare(&|_| true)).await;
             self.checked(turns, found.unwrap_or(Err(AgentError::Stopped))?);

@@ -102,6 +102,11 @@ impl Installer {
             }
         }
         for path in before.iter().filter(|path| !wanted.contains_key(*path)) {
+            // A link that somebody planted on the way must not choose what is removed.
+            if let Err(error @ ServiceError::LedAway { .. }) = check_place(path, allow) {
+                tracing::warn!(%error, "what was installed there is left");
+                continue;
+            }
             done.removed += u64::from(give_back(path)?);
             touched.extend(path.parent().map(Path::to_owned).filter(|parent| parent.is_dir()));
         }

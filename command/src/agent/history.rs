@@ -17,10 +17,10 @@ pub(crate) struct Arguments {
 /// What every reason has that is about permission.
 const NOT_PERMITTED: &str = "which this host does not permit";
 
-/// How a release ended that is not live.
+/// How a release ended that was not made live, or not at once.
 fn told(state: State) -> &'static str {
     match state {
-        State::Idle => "refused",
+        State::Idle => "not begun",
         state => state.as_str(),
     }
 }

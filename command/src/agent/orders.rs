@@ -58,7 +58,10 @@ impl Rollback {
         // What failed here before may be gone back to by order.
         let run = books.journal.run;
         let runs = books.order(Orders { hold: Some(number), lifted: run })?;
-        output.value(&json!({ "event": "ordered", "generation": number, "agent_runs": runs }));
+        let release = books.history.get(number).map(|found| found.release.number);
+        output.value(
+            &json!({ "event": "ordered", "generation": number, "release": release, "agent_runs": runs }),
+        );
         if !runs {
             output.line(format!(
                 "generation {number} is ordered; the agent does not run, and makes it live when it starts"
@@ -83,7 +86,8 @@ fn wait(state: &Path, number: u64, run: u64, most: Duration) -> Result<(), Failu
                 let message = format!("generation {number}: {}\n{}", plain(&journal.reason), said.join("\n"));
                 return Err(Failure::new(Exit::RolledBack, message.trim_end()).next(HISTORY));
             }
-            if history.live == number {
+            // One that is inconsistent runs its hooks again first, in an activation of its own.
+            if history.live == number && journal.state != State::Inconsistent {
                 return Ok(());
             }
         }

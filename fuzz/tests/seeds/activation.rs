@@ -14,7 +14,7 @@ pub(super) fn journals(seeds: &mut Seeds) {
     let release = Accepted { epoch: 1, number: 2, hash: ReleaseHash::from_bytes([7; 32]) };
     let layers = vec![(BundleName::new("base").unwrap(), NodeId::of(b"base"))];
     let (plan, rules) = (Some(NodeId::of(b"plan")), vec![BlobId::of(b"services")]);
-    let new = Generation { number: 0, release, plan, rules, layers, since: 7 };
+    let new = Generation { number: 0, release, plan, rules, layers, since: 7, replaced: 6 };
     let touched = BTreeSet::from([ServiceName::new("nginx").unwrap()]);
     let cause = Cause { reason: "check of nginx failed".into(), output: "bad".into() };
     let journal = Journal::default().begin(None, new.clone(), touched);

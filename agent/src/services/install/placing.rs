@@ -88,9 +88,10 @@ impl Installer {
                 Some(found) if found.is_dir() => {
                     return Err(ServiceError::Foreign { path: place.clone(), found: "a directory" });
                 }
+                // What is right already, but another's, is kept beside it all the same.
+                Some(_) if !before.contains(place) => Doing::TakenOver,
                 Some(found) if self.is_as_foreseen((place, &found), from, want, objects)? => continue,
-                Some(_) if before.contains(place) => Doing::Replaced,
-                Some(_) => Doing::TakenOver,
+                Some(_) => Doing::Replaced,
             };
             placings.push(Placing { place: place.clone(), doing, from: Some(from.clone()) });
         }
