@@ -163,6 +163,17 @@ fn a_49_a_link_out_of_what_is_permitted_is_not_followed() {
 /// The process is killed when any one write has been done; then the same is done again, or what was there
 /// before is gone back to. Each write is stood for by the state it leaves, as it is between two calls.
 #[test]
+fn a_49_a_link_planted_later_does_not_choose_what_is_removed() {
+    let host = Host::new();
+    host.apply(COPIES, "old").unwrap();
+    fs::rename(host.path("etc/app"), host.path("etc/kept")).unwrap();
+    host.write("elsewhere/a.conf", "another's");
+    symlink(host.path("elsewhere"), host.path("etc/app")).unwrap();
+    host.apply("", "old").unwrap();
+    assert_eq!(host.read("elsewhere/a.conf"), "another's");
+}
+
+#[test]
 fn a_48_what_a_crash_leaves_is_completed_or_taken_back() {
     let install = format!("{COPIES}, {LINK}");
     // What a crash may leave of going from nothing to these: any of the places, with the manifest that came first.
