@@ -45,6 +45,8 @@ pub struct Activation {
     ready: Option<(Staged, Shown)>,
     /// What is installed outside the slots, while nothing is under way.
     installed: Option<Arc<Installing>>,
+    /// Whether an activation with services is under way.
+    under_way: bool,
     /// How often another tree became live, or what is live was found whole; and the same of what is installed.
     turned: watch::Sender<Turned>,
 }
@@ -133,6 +135,7 @@ impl Activation {
             changed: None,
             ready: None,
             installed: None,
+            under_way: false,
             turned: watch::Sender::default(),
         }
     }

@@ -100,6 +100,9 @@ pub enum AgentError {
     /// Bundles that were asked for, that the plan names and that the parent leaves out.
     #[error("the parent withholds bundles of this host: {}", .0.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", "))]
     Withheld(Vec<BundleName>),
+    /// So much of the live tree differs that it takes the other slot, which an activation needs now.
+    #[error("so much of it differs that it is put right once the activation under way is over")]
+    UnderWay,
     /// Blocking work was cut off by the end of the process.
     #[error("stopped")]
     Stopped,

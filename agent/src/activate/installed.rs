@@ -59,6 +59,7 @@ impl Activation {
     /// Nothing is under way any more: the services of what is live have installed what they install, and that is
     /// kept so from now on. `books` is where the installer remembers.
     pub(crate) fn settle(&mut self, live: &Generation, books: &Path) {
+        self.under_way = false;
         let had = self.installed.take().is_some();
         match self.installing(live, books) {
             Ok(installing) => self.installed = installing.map(Arc::new),
@@ -71,7 +72,7 @@ impl Activation {
 
     /// An activation is under way: what is installed may be of one generation or another, and is its business alone.
     pub(crate) fn unsettle(&mut self) {
-        self.installed = None;
+        (self.installed, self.under_way) = (None, true);
     }
 
     /// What is installed, if nothing is under way.

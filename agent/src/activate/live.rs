@@ -261,6 +261,10 @@ impl Activation {
         (looked.differences, looked.found) = (checked.differences, checked.found);
         if !repair {
             // What is staged on top of it must not be by changes alone.
+            // Hooks judge what is in the other slot, and that is what they have to find there.
+            if self.under_way && self.ready.is_some() {
+                return Err(AgentError::UnderWay);
+            }
             self.slots.distrust_live();
             return Ok(());
         }
